@@ -1,0 +1,159 @@
+"""The directory's documents: what MailDomain and SendingPool are compiled to, one JSON document per domain, pool, key set and certificate.
+
+Made by the operator's plan (in a cluster and on one machine alike), read by the services. Each service gets only its own kinds: ingress
+Domain and Certificate, signer KeySet, delivery Pool. No document but KeySet, Certificate and Pool (smart-host passwords) holds a secret;
+credentials are verifiers, never passwords.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Document(BaseModel):
+    """Documents are immutable and closed: an unknown field is an error, because it would do nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScramVerifier(Document):
+    """SCRAM-SHA-256 (RFC 7677, RFC 5803), everything in base64."""
+
+    salt: str
+    iterations: int = Field(ge=4096)
+    stored_key: str
+    server_key: str
+
+
+class ScryptVerifier(Document):
+    """scrypt (RFC 7914) for PLAIN and LOGIN; `salt` and `key` in base64."""
+
+    salt: str
+    n: int
+    r: int
+    p: int
+    key: str
+
+
+class Verifier(Document):
+    """One valid password; during a rotation a credential has two."""
+
+    scram: ScramVerifier
+    scrypt: ScryptVerifier
+
+
+class Credential(Document):
+    """Who may submit with AUTH. `allowed_senders` are addresses or `*@domain`, lower-case domains."""
+
+    name: str
+    username: str
+    verifiers: tuple[Verifier, ...]
+    allowed_senders: tuple[str, ...]
+    allowed_source_cidrs: tuple[str, ...] = ()
+
+
+class Client(Document):
+    """Who may submit on a relay port without AUTH, known by the source address."""
+
+    name: str
+    cidrs: tuple[str, ...] = Field(min_length=1)
+    allowed_senders: tuple[str, ...]
+
+
+class DomainLimits(Document):
+    """None: no limit of this kind beyond the listener's own."""
+
+    messages_per_hour: int | None = None
+    messages_per_day: int | None = None
+    max_message_bytes: int | None = None
+    max_recipients_per_message: int | None = None
+
+
+class Domain(Document):
+    """A MailDomain as ingress needs it."""
+
+    kind: Literal["domain"] = "domain"
+    name: str
+    tenant: str
+    pool: str
+    active: bool
+    signed: bool
+    credentials: tuple[Credential, ...] = ()
+    clients: tuple[Client, ...] = ()
+    limits: DomainLimits = DomainLimits()
+
+
+class Certificate(Document):
+    """A listener's certificate chain and private key, PEM."""
+
+    kind: Literal["certificate"] = "certificate"
+    name: str
+    chain: str
+    private_key: str = Field(repr=False)
+
+
+class SigningKey(Document):
+    """One selector: one key pair, never reused."""
+
+    selector: str
+    algorithm: Literal["RSA2048", "Ed25519"]
+    private_key: str = Field(repr=False)
+
+
+class KeySet(Document):
+    """The active keys of a domain, for the signer alone. Imported RSA keys of other lengths also carry RSA2048: it names the algorithm."""
+
+    kind: Literal["keyset"] = "keyset"
+    name: str
+    tenant: str
+    keys: tuple[SigningKey, ...]
+
+
+class DestinationLimit(Document):
+    """First match wins; `match` holds domains or "*"."""
+
+    name: str
+    match: tuple[str, ...]
+    max_connections: int = Field(default=10, ge=1)
+    messages_per_second: int | None = Field(default=None, ge=1)
+    messages_per_connection: int = Field(default=100, ge=1)
+
+
+class SmartHost(Document):
+    """A fixed next hop instead of MX."""
+
+    host: str
+    port: int
+    tls: Literal["Opportunistic", "Required", "Implicit"] = "Opportunistic"
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+
+
+class Route(Document):
+    """First match wins; no route is MX."""
+
+    name: str
+    match: tuple[str, ...]
+    smart_host: SmartHost
+
+
+class Retry(Document):
+    """Seconds."""
+
+    max_age: float = 432_000.0
+    initial: float = 60.0
+    maximum: float = 14_400.0
+
+
+class Pool(Document):
+    """A SendingPool as delivery needs it; `name` is namespace/name."""
+
+    kind: Literal["pool"] = "pool"
+    name: str
+    retry: Retry = Retry()
+    destination_limits: tuple[DestinationLimit, ...] = (DestinationLimit(name="default", match=("*",)),)
+    routes: tuple[Route, ...] = ()
+
+
+AnyDocument = Annotated[Domain | Certificate | KeySet | Pool, Field(discriminator="kind")]
+ADAPTER: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)

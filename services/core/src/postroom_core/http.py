@@ -1,0 +1,47 @@
+"""The HTTP side door of a service: /metrics, /healthz (the loop answers), /readyz (it can do its work). Never part of a message's path."""
+
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+
+def application(ready: Callable[[], str]) -> web.Application:
+    """`ready` gives "" when the service can work, else the reason why not."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = ready()
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serve(where: str, app: web.Application) -> AsyncIterator[None]:
+    """Serves `app` at ADDRESS:PORT or unix:PATH; "" serves nothing. Raises OSError when the place is taken."""
+    if not where:
+        yield
+        return
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        if where.startswith("unix:"):
+            path = pathlib.Path(where.removeprefix("unix:"))
+            path.unlink(missing_ok=True)
+            await web.UnixSite(runner, str(path)).start()
+        else:
+            address, _, port = where.rpartition(":")
+            await web.TCPSite(runner, address.strip("[]"), int(port)).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,97 @@
+"""Settings of a service: one frozen class each, read from POSTROOM_* once, at the start. No other module reads the environment.
+
+A misspelt name stops the start. On one machine all services share one environment, so every known name is listed here, and a test holds
+the list equal to the fields of the classes.
+"""
+
+import ipaddress
+import os
+import pathlib
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import structlog
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+log = structlog.get_logger(__name__)
+PREFIX = "POSTROOM_"
+
+KNOWN = frozenset(
+    PREFIX + name
+    for name in (
+        *("ALLOWED_MX_NETWORKS", "CA_FILE", "DATA_DIR", "DELIVERY_TARGET", "DIRECTORY", "HOSTNAME", "HTTP", "LIFELINE", "LISTEN", "LISTEN_RELAY"),
+        *("LISTEN_SUBMISSION", "LISTEN_TLS", "LOG_ADDRESSES", "LOG_LEVEL", "MAX_CONNECTIONS", "MAX_MESSAGE_BYTES", "MTA_STS_PORT"),
+        *("REMOTE_SMTP_PORT", "RESOLVERS", "SIGNER_TARGET", "SPOOL_URL"),
+    )
+)
+# Names of the published contract whose part is not built yet: known, so that an environment written for it starts, and warned about.
+NOT_YET = frozenset({"POSTROOM_MTA_STS_PORT"})
+S = TypeVar("S", bound="ServiceSettings")
+
+
+def data_dir(environment: Mapping[str, str]) -> pathlib.Path:
+    """Where spool, keys and sockets live on one machine: POSTROOM_DATA_DIR, else the platform's data folder."""
+    if configured := environment.get("POSTROOM_DATA_DIR"):
+        return pathlib.Path(configured).absolute()
+    base = environment.get("XDG_DATA_HOME") or str(pathlib.Path.home() / ".local" / "share")
+    return pathlib.Path(base) / "postroom"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    directory: pathlib.Path = Field(description="folder of this service's compiled directory documents")
+    hostname: str = Field(default_factory=socket.getfqdn, min_length=1, max_length=253, description="EHLO name, Received, Reporting-MTA")
+    http: str = Field(default="", description="where metrics and health are served: ADDRESS:PORT or unix:PATH; empty is nowhere")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
+    log_addresses: bool = Field(default=False, description="whether mail addresses may be logged above debug")
+
+    @field_validator("hostname")
+    @classmethod
+    def _hostname(cls, value: str) -> str:
+        if not value.isascii() or any(character.isspace() for character in value):
+            raise ValueError("must be an ASCII host name")
+        return value.rstrip(".").lower()
+
+
+def split_list(value: Any) -> Any:
+    """A comma-separated setting as a tuple of its parts."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+def check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError for what is no CIDR."""
+    for part in value:
+        ipaddress.ip_network(part)
+    return value
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """The POSTROOM_* names that no service knows."""
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in KNOWN)
+
+
+def load(settings: type[S]) -> S:
+    """The settings of a service. Prints one line per fault and exits with 2 when there are any."""
+    faults = [f"{name} is not a setting; known: {', '.join(sorted(KNOWN))}" for name in unknown_names(os.environ)]
+    if not faults:
+        try:
+            return settings()  # type: ignore[call-arg]
+        except ValidationError as error:
+            faults = [f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
+    stop(faults)
+
+
+def stop(faults: list[str]) -> NoReturn:
+    """Ends the process with one line per fault."""
+    for fault in faults:
+        print(f"postroom: {fault}", file=sys.stderr)
+    raise SystemExit(2)
