@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
+from postroom_core.errors import PostroomError
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -47,7 +49,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 async def supervised(name: str, work: Callable[[], Awaitable[None]], *, pause_seconds: float = 1.0) -> None:
     """Runs independent endless work again after an error, so that one part's fault never ends the others.
 
-    The only blanket `except Exception` of the product: the error is logged in full and the part goes on after a pause.
+    With `guarded` the only blanket `except Exception` of the product: the error is logged in full and the part goes on after a pause.
     """
     while True:
         try:
@@ -57,6 +59,17 @@ async def supervised(name: str, work: Callable[[], Awaitable[None]], *, pause_se
             await asyncio.sleep(pause_seconds)
         else:
             return
+
+
+async def guarded(name: str, work: Awaitable[T]) -> T | None:
+    """The result of one piece of work, or None after an error that nobody foresaw: it is logged in full, and the caller treats it as *later*."""
+    try:
+        return await work
+    except PostroomError:
+        raise
+    except Exception:
+        log.exception("unforeseen error", part=name)
+        return None
 
 
 class Stopping:

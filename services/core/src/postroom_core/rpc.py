@@ -13,6 +13,7 @@ from grpc_health.v1._async import HealthServicer
 
 # A message is at most: 64 KiB of body, or a header block. Larger ones are refused by the transport before they cost memory.
 MAX_MESSAGE_BYTES = 1024 * 1024
+Server = aio.Server
 _OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 # After a restart of the other side the next call must find it quickly; 1 s is also what one refused client waits at most.
 _CLIENT_OPTIONS = [
@@ -29,7 +30,7 @@ def unix_path(target: str) -> pathlib.Path | None:
 
 
 @contextlib.asynccontextmanager
-async def serve(target: str, register: Callable[[aio.Server], None], *, grace_seconds: float) -> AsyncIterator[HealthServicer]:
+async def serve(target: str, register: Callable[[Server], None], *, grace_seconds: float) -> AsyncIterator[HealthServicer]:
     """Listens at `target`; on exit health says NOT_SERVING, running calls get `grace_seconds`, the rest is cancelled.
 
     Raises OSError when the target cannot be bound.

@@ -1,0 +1,70 @@
+"""Throw-away TLS certificates for fakes and tests. Never used for anything that faces the world.
+
+Keys live in memory; OpenSSL wants files, so they touch a private temporary folder for the moment of loading.
+"""
+
+import dataclasses
+import datetime
+import ipaddress
+import pathlib
+import ssl
+import tempfile
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+# Fixed dates: no clock is read, and a certificate made by a test is valid whatever the machine believes.
+_NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+_NOT_AFTER = datetime.datetime(2099, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Certificate:
+    """A self-signed certificate that is its own CA, and its key, both PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def server_context(self) -> ssl.SSLContext:
+        """A context for the server's side."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "tls.pem"
+            path.write_bytes(self.key + self.certificate)
+            context.load_cert_chain(path)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """A context for the client's side that trusts this certificate alone."""
+        return ssl.create_default_context(cadata=self.certificate.decode())
+
+
+def self_signed(*names: str) -> Certificate:
+    """A new certificate for host names and IP addresses; the first name is the subject."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_NOT_BEFORE)
+        .not_valid_after(_NOT_AFTER)
+        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Certificate(
+        certificate=certificate.public_bytes(serialization.Encoding.PEM),
+        key=key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)

@@ -1,0 +1,77 @@
+"""Delivery as a process: opens the spool, serves gRPC and HTTP, runs the scheduler; closes in reverse and drains."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import pathlib
+import secrets
+import sys
+
+import structlog
+
+from postroom.v1 import queue_pb2_grpc, spool_pb2_grpc
+from postroom_core import http, rpc
+from postroom_core.clock import SystemClock
+from postroom_core.directory import Directory, FileSource
+from postroom_core.errors import Permanent, Transient
+from postroom_core.lifecycle import Stopping, supervised
+from postroom_delivery.hop import Hops
+from postroom_delivery.pools import Pools
+from postroom_delivery.resolver import Resolver
+from postroom_delivery.scheduler import Scheduler
+from postroom_delivery.servicer import QueueServicer, SpoolServicer
+from postroom_delivery.settings import Settings
+from postroom_delivery.spool.sqlite import open_spool
+from postroom_delivery.worker import Parts, Worker
+
+log = structlog.get_logger(__name__)
+# A message that is being sent gets this long; then its connection is cut and it is sent again later.
+DRAIN_SECONDS = 20.0
+RPC_GRACE_SECONDS = 5.0
+CANNOT_START = 3
+
+
+async def run(settings: Settings, stopping: Stopping) -> None:
+    """Until asked to stop. Exits with status 3 and one line when the configuration or the spool cannot be used."""
+    try:
+        await _serve(settings, stopping)
+    except (Permanent, OSError) as error:
+        print(f"postroom-delivery: {error}", file=sys.stderr)
+        raise SystemExit(CANNOT_START) from None
+
+
+async def _serve(settings: Settings, stopping: Stopping) -> None:
+    clock, pools = SystemClock(), Pools()
+    directory = Directory(FileSource(settings.directory))
+    directory.subscribe(pools.replace)
+    with contextlib.suppress(Transient):  # not published yet: readiness says so
+        directory.refresh()
+    path = pathlib.Path(settings.spool_url.removeprefix("sqlite://"))
+    holder = f"{settings.hostname}-{os.getpid()}-{secrets.token_hex(4)}"
+    allowed = [ipaddress.ip_network(text) for text in settings.allowed_mx_networks]
+    hops = Hops(Resolver(settings.resolvers), settings.hostname, settings.remote_smtp_port, allowed, ca_file=settings.ca_file, clock=clock)
+    async with contextlib.AsyncExitStack() as stack:
+        spool = await stack.enter_async_context(open_spool(path, holder, clock.now_ms(), pools.limits))
+        parts = Parts(spool, pools, hops, clock, settings.hostname)
+        scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
+
+        def register(server: rpc.Server) -> None:
+            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, path.parent), server)
+            queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname), server)
+
+        ready = http.application(lambda: "" if directory.snapshot.version else "no directory yet")
+        await stack.enter_async_context(http.serve(settings.http, ready))
+        tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
+        stack.push_async_callback(_cancel, tasks)
+        await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS))
+        log.info("delivery is serving", spool=str(path), holder=holder)
+        await stopping.wait()
+        log.info("delivery drains")
+        await scheduler.drain(DRAIN_SECONDS)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

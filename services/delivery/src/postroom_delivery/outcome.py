@@ -1,0 +1,64 @@
+"""What an attempt comes to, per recipient. An attempt never raises for what a peer did; unknown faults are Deferred, never Bounced."""
+
+from dataclasses import dataclass
+
+from postroom_core.reply import Reply
+from postroom_delivery.classify import Class, classify
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why. `status` is an enhanced code (RFC 3463); `reply` is the peer's, None when the fault is found on our side."""
+
+    status: str
+    text: str
+    classification: Class
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The peer answered the final dot with 2xx: it owns the message now."""
+
+    reply: Reply
+    dsn: bool = False  # the peer understands DSN and has our NOTIFY
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Later. `ambiguous`: the connection ended between the final dot and its reply."""
+
+    cause: Cause
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """Never."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Not tried: goes back as it was."""
+
+
+Outcome = Delivered | Deferred | Bounced | Released
+
+
+def from_reply(reply: Reply) -> Deferred | Bounced:
+    """What a reply that is not the wanted one means: 5xx is final; everything else, an unexpected 2xx or 3xx too, is for later."""
+    status = reply.enhanced or ("5.0.0" if reply.kind == 5 else "4.0.0")
+    cause = Cause(status, str(reply), classify(reply) if reply.kind in (4, 5) else Class.OTHER, reply)
+    return Bounced(cause) if reply.kind == 5 else Deferred(cause)
+
+
+def later(status: str, text: str, classification: Class) -> Deferred:
+    """A temporary fault found on our side."""
+    return Deferred(Cause(status, text, classification))
+
+
+def never(status: str, text: str, classification: Class) -> Bounced:
+    """A permanent fault found on our side."""
+    return Bounced(Cause(status, text, classification))

@@ -1,0 +1,32 @@
+"""The pools in force, as delivery looks them up: by name, with what a claim must respect. Fed by the directory; holds no state of the queue."""
+
+from postroom_core.directory import Snapshot
+from postroom_core.documents import Pool
+from postroom_delivery import routing
+from postroom_delivery.spool.model import Key, Limits
+
+
+class Pools:
+    """Subscribe `replace` to the directory. A pool that was removed keeps its messages deliverable with the default limits and schedule."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, Pool] = {}
+
+    def replace(self, snapshot: Snapshot) -> None:
+        self._pools = snapshot.of(Pool)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._pools
+
+    def get(self, name: str) -> Pool:
+        """The pool, or one with the defaults."""
+        return self._pools.get(name) or Pool(name=name)
+
+    def destination(self, pool: str, domain: str) -> str:
+        """The name of the destination that mail for `domain` belongs to now."""
+        return routing.destination_of(self.get(pool), domain)
+
+    def limits(self, key: Key) -> Limits:
+        """For the spool's claim; called in the writer's thread, reads only."""
+        limit = routing.limit_of(self.get(key.pool), key.destination)
+        return Limits(limit.max_connections, limit.messages_per_second, limit.messages_per_connection)

@@ -1,0 +1,68 @@
+"""Where mail for a domain goes: MX hosts in order, or a smart host; and which addresses may be dialled at all. Pure.
+
+RFC 5321 section 5.1: lowest preference first, equal ones in random order, no MX means the domain's own address, a host that is ourselves cuts
+the list. P8: MX records come from strangers, so an address of a private, loopback, link-local or otherwise special network is refused unless
+configured; the check is on the address that is dialled.
+"""
+
+import ipaddress
+import random
+from collections.abc import Iterable, Sequence
+
+from postroom_core.documents import DestinationLimit, Pool, Route
+
+# An attempt tries this many hosts at most: a domain with hundreds of MX records must not bind a connection slot for hours.
+MOST_HOSTS = 10
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# What ipaddress does not count as non-global, and what carries an IPv4 address inside.
+_CARRIERS = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96"))
+_SMART_HOST = "smart-host:"
+
+
+def matches(domain: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern of a limit or a route means the domain: equal, or "*"."""
+    return any(pattern in ("*", domain) for pattern in patterns)
+
+
+def route_of(pool: Pool, domain: str) -> Route | None:
+    """The smart-host route of a domain; None is MX."""
+    return next((route for route in pool.routes if matches(domain, route.match)), None)
+
+
+def destination_of(pool: Pool | None, domain: str) -> str:
+    """The destination's name: the domain, or the smart-host route, whose limits then count for all domains behind it."""
+    route = route_of(pool, domain) if pool is not None else None
+    return _SMART_HOST + route.name if route is not None else domain
+
+
+def route_named(pool: Pool, destination: str) -> Route | None:
+    """The smart-host route that a destination's name means; None for a domain."""
+    return next((route for route in pool.routes if destination == _SMART_HOST + route.name), None)
+
+
+def limit_of(pool: Pool | None, destination: str) -> DestinationLimit:
+    """The first limit that fits; a pool without a fitting one has the defaults."""
+    limits = pool.destination_limits if pool is not None else ()
+    return next((limit for limit in limits if matches(destination, limit.match)), DestinationLimit(name="default", match=("*",)))
+
+
+def order_mx(records: Sequence[tuple[int, str]], own_name: str, shuffle: random.Random) -> list[str]:
+    """Host names to try in order. Empty when only we ourselves, or hosts behind us, are named (the caller bounces with 5.4.6)."""
+    own = [preference for preference, host in records if host == own_name]
+    usable = [(preference, host) for preference, host in records if not own or preference < min(own)]
+    shuffle.shuffle(usable)
+    return [host for _, host in sorted(usable, key=lambda record: record[0])][:MOST_HOSTS]
+
+
+def may_dial(address: str, allowed: Sequence[_Network]) -> bool:
+    """Whether a peer's address may be connected to."""
+    parsed: _Address = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    if any(parsed.version == network.version and parsed in network for network in allowed):
+        return True
+    if any(parsed.version == network.version and parsed in network for network in _CARRIERS):
+        return False
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

@@ -1,0 +1,183 @@
+"""gRPC servicers of delivery: thin; wire → spool → wire. Enqueue is where a message enters the spool (P1).
+
+Once the last chunk has arrived the commit runs to its end even if the caller goes away: the outcome must not depend on a socket. Before that, a
+stream that ends leaves nothing behind.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from grpc import aio
+from prometheus_client import Counter, Histogram
+
+from postroom.v1 import queue_pb2, queue_pb2_grpc, spool_pb2, spool_pb2_grpc
+from postroom_core.clock import Clock
+from postroom_core.errors import Unavailable
+from postroom_core.ids import is_message_id
+from postroom_core.lifecycle import finish
+from postroom_core.reply import Reply
+from postroom_delivery import retry, settle, wire
+from postroom_delivery.bounce import Original, Report
+from postroom_delivery.classify import Class
+from postroom_delivery.outcome import Cause
+from postroom_delivery.pools import Pools
+from postroom_delivery.spool.model import OPEN_STATES, Claim, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
+from postroom_delivery.spool.sqlite import SqliteSpool
+
+log = structlog.get_logger(__name__)
+ACCEPTED = Counter("postroom_delivery_accepted", "Messages committed to the spool", ["outcome"])
+ACCEPT_SECONDS = Histogram(
+    "postroom_delivery_accept_seconds", "From the last chunk to the commit", buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+)
+
+Context = aio.ServicerContext[Any, Any]
+MOST_CHUNK = 64 * 1024
+# Below this the volume is as good as full: deliveries and their events still need room to end what is there.
+LEAST_FREE = 64 * 1024 * 1024
+FULL = Reply(452, "4.3.1", "The queue has no room now, try again later")
+AWAY = Reply(451, "4.3.0", "The queue is not available now, try again later")
+MOST_LISTED = 1000
+EVENT_PAGE = 500
+
+
+class SpoolServicer(spool_pb2_grpc.SpoolServicer):
+    """`folder` is where the spool's volume is."""
+
+    def __init__(self, spool: SqliteSpool, pools: Pools, clock: Clock, folder: Path) -> None:
+        self._spool = spool
+        self._pools = pools
+        self._clock = clock
+        self._folder = folder
+
+    async def Enqueue(self, request_iterator: AsyncIterator[spool_pb2.EnqueueChunk], context: Context) -> spool_pb2.EnqueueResponse:
+        if shutil.disk_usage(self._folder).free < LEAST_FREE:
+            return wire.refused(FULL)
+        envelope: spool_pb2.Envelope | None = None
+        sequence, complete = 0, False
+        try:
+            async for chunk in request_iterator:
+                envelope = chunk.envelope if chunk.HasField("envelope") else envelope
+                if envelope is None or not is_message_id(envelope.message_id) or len(chunk.body) > MOST_CHUNK:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first chunk carries the envelope; a body chunk has 64 KiB at most")
+                    raise AssertionError
+                if chunk.HasField("end"):
+                    complete = True
+                    return await finish(self._accept(envelope, chunk, sequence))
+                await self._spool.stage(envelope.message_id, sequence, chunk.body)
+                sequence += 1
+        except Unavailable as error:
+            log.warning("message not accepted, the spool is unavailable", reason=str(error))
+            return wire.refused(FULL if "full" in str(error) else AWAY)
+        finally:
+            if envelope is not None and sequence and not complete:
+                await finish(self._spool.discard(envelope.message_id))
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the stream ended without its end chunk")
+        raise AssertionError
+
+    async def _accept(self, envelope: spool_pb2.Envelope, chunk: spool_pb2.EnqueueChunk, sequence: int) -> spool_pb2.EnqueueResponse:
+        if envelope.pool not in self._pools:
+            ACCEPTED.labels("no-pool").inc()
+            return wire.refused(Reply(451, "4.3.5", "The sending pool of this domain is not ready, try again later"))
+        destinations = {r.address: self._pools.destination(envelope.pool, r.address.rpartition("@")[2]) for r in envelope.recipients}
+        expires = retry.expires_at(envelope.received_at_ms, self._pools.get(envelope.pool).retry)
+        with ACCEPT_SECONDS.time():
+            refusal = await self._spool.accept(wire.message(envelope, chunk.end, destinations, expires), (sequence, chunk.body))
+        ACCEPTED.labels("refused" if refusal else "accepted").inc()
+        return wire.refused(refusal) if refusal else wire.accepted(envelope.message_id)
+
+
+class QueueServicer(queue_pb2_grpc.QueueServicer):
+    """What people ask and do."""
+
+    def __init__(self, spool: SqliteSpool, pools: Pools, clock: Clock, own_name: str) -> None:
+        self._spool = spool
+        self._pools = pools
+        self._clock = clock
+        self._own_name = own_name
+
+    async def List(self, request: queue_pb2.ListRequest, context: Context) -> queue_pb2.ListResponse:
+        rows = await self._spool.list_messages(wire.list_filter(request, MOST_LISTED))
+        return queue_pb2.ListResponse(messages=[wire.summary(row) for row in rows])
+
+    async def Show(self, request: queue_pb2.ShowRequest, context: Context) -> queue_pb2.MessageDetail:
+        row = await self._spool.show(request.message_id)
+        if row is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no message {request.message_id}")
+            raise AssertionError
+        return wire.detail(row, headers=request.headers)
+
+    async def Events(self, request: queue_pb2.EventsRequest, context: Context) -> AsyncIterator[queue_pb2.Event]:
+        after = request.after
+        while True:
+            rows = await self._spool.events(request.message_id, after, EVENT_PAGE)
+            for row in rows:
+                yield wire.event(row)
+                after = row.number
+            if not rows and not request.follow:
+                return
+            if len(rows) < EVENT_PAGE:
+                # Polling, because several followers may share the spool; half a second is live enough for people.
+                await asyncio.sleep(0.2 if request.follow else 0)
+
+    async def Act(self, request: queue_pb2.ActRequest, context: Context) -> queue_pb2.ActResponse:
+        if not request.all and not request.message_ids:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name message ids, or all")
+        changed = 0
+        async for message in self._chosen(request):
+            changed += await self._act(request.action, message)
+        return queue_pb2.ActResponse(changed=changed)
+
+    async def _chosen(self, request: queue_pb2.ActRequest) -> AsyncIterator[MessageRow]:
+        """Page by page, so that a million messages never stand in memory."""
+        for message_id in request.message_ids:
+            row = await self._spool.show(message_id)
+            if row is not None:
+                yield row
+        after = ""
+        while request.all and (rows := await self._spool.list_messages(ListFilter(domain=request.domain, limit=MOST_LISTED, after=after))):
+            for row in rows:
+                yield row
+            after = rows[-1].id
+
+    async def _act(self, action: queue_pb2.ActRequest.Action.ValueType, message: MessageRow) -> int:
+        open_rows = [r for r in message.recipients if r.state in OPEN_STATES and r.state is not State.LEASED]
+        now = self._clock.now_ms()
+        names = {queue_pb2.ActRequest.RETRY: "retry", queue_pb2.ActRequest.HOLD: "hold", queue_pb2.ActRequest.RELEASE: "release"}
+        if action in names:
+            return await self._spool.reschedule(now, names[action], open_rows)
+        try:
+            return await self._end(now, message, open_rows, bounce=action == queue_pb2.ActRequest.BOUNCE)
+        except LostLease:
+            return 0
+
+    async def _end(self, now: int, message: MessageRow, rows: list[RecipientRow], *, bounce: bool) -> int:
+        context = settle.Context(now=now, pool=message.pool, retry=self._pools.get(message.pool).retry, own_name=self._own_name, jitter=0)
+        cause = Cause("5.0.0", "bounced by the postmaster's command" if bounce else "deleted by command", Class.OTHER)
+
+        def settlement(claim: Claim) -> Settlement:
+            if bounce:
+                return settle.command_failure(message.reverse_path, claim, cause, context)[0]
+            return settle.deleted(claim, cause, context)
+
+        reports: list[Report] = []
+        for row in rows if bounce else []:
+            claim = Claim(row.id, 0, row.address, row.attempts, row.notify, row.orcpt)
+            report = settle.command_failure(message.reverse_path, claim, cause, context)[1]
+            reports += [report] if report is not None else []
+        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers)
+        destination = self._pools.destination(message.pool, message.reverse_path.rpartition("@")[2])
+        notices = settle.notices(settle.Origin(original, message.tenant, message.domain, destination), reports, context) if reports else []
+        return await self._spool.end(now, rows, settlement, notices)
+
+    async def SuspendDestination(self, request: queue_pb2.SuspendDestinationRequest, context: Context) -> queue_pb2.ActResponse:
+        key = Key(request.pool, request.destination)
+        return queue_pb2.ActResponse(changed=await self._spool.suspend(self._clock.now_ms(), key, request.suspended))
+
+    async def Stats(self, request: queue_pb2.StatsRequest, context: Context) -> queue_pb2.StatsResponse:
+        now = self._clock.now_ms()
+        return wire.stats(await self._spool.stats(now), now)

@@ -1,0 +1,136 @@
+"""One SMTP connection to a peer: connect, greeting, EHLO, STARTTLS, AUTH, and commands with their replies. I/O only; it decides nothing.
+
+If a reply does not come, is no reply, or the caller is cancelled while one is outstanding, the connection is of no further use: a late reply
+would be paired with the next command.
+"""
+
+import asyncio
+import base64
+import ssl
+from dataclasses import dataclass
+
+from postroom_core.connection import Connection, ConnectionClosed, LineTooLong, connect
+from postroom_core.reply import Reply
+from postroom_delivery.dialogue import REPLY_LINE, REPLY_LINES, Extensions, ProtocolError, assemble, command, parse_ehlo, parse_line
+
+# RFC 5321 section 4.5.3.2, but the greeting: hosts that accept and then say nothing for minutes are dead in practice, and other hosts wait.
+CONNECT_SECONDS = 30.0
+GREETING_SECONDS = 60.0
+COMMAND_SECONDS = 300.0
+DATA_SECONDS = 120.0
+BLOCK_SECONDS = 180.0
+FINAL_SECONDS = 600.0
+TLS_SECONDS = 30.0
+QUIT_SECONDS = 2.0  # the answer changes nothing
+
+BROKEN = (OSError, ConnectionClosed, LineTooLong, ProtocolError, TimeoutError)
+
+
+class TlsFailed(Exception):
+    """STARTTLS was accepted and the handshake failed; the connection is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A vetted address to dial and the name it came from."""
+
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.address}]:{self.port}"
+
+
+class Session:
+    """Create by `open`. Raises one of BROKEN from every method when the connection ends."""
+
+    def __init__(self, host: Host, connection: Connection) -> None:
+        self.host = host
+        self.connection = connection
+        self.extensions = Extensions({})
+        self.messages = 0
+        self._outstanding = 0
+
+    def __repr__(self) -> str:
+        return f"Session({self.host}, {'tls' if self.connection.tls else 'clear'}, messages={self.messages}, usable={self.usable})"
+
+    @property
+    def usable(self) -> bool:
+        """Whether another message may be sent here."""
+        return not self.connection.closed and self._outstanding == 0
+
+    @classmethod
+    async def open(cls, host: Host, context: ssl.SSLContext | None = None) -> "Session":
+        """Connects; `context` makes it TLS from the first octet (implicit TLS). The greeting is still to be read."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return cls(host, await connect(host.address, host.port, context=context, hostname=host.name))
+
+    async def reply(self, seconds: float) -> Reply:
+        """The next reply, bounded in time, lines and octets."""
+        self._outstanding = max(1, self._outstanding)
+        lines: list[tuple[int, bool, str]] = []
+        async with asyncio.timeout(seconds):
+            while len(lines) < REPLY_LINES:
+                lines.append(parse_line(await self.connection.line(REPLY_LINE)))
+                if not lines[-1][1]:
+                    self._outstanding -= 1
+                    return assemble(lines)
+        raise ProtocolError("a reply without end")
+
+    def send(self, data: bytes, replies: int = 1) -> None:
+        """Queues commands whose `replies` will be read in order."""
+        self._outstanding += replies
+        self.connection.write(data)
+
+    async def ask(self, text: str, seconds: float = COMMAND_SECONDS) -> Reply:
+        """One command and its reply."""
+        self.send(command(text))
+        return await self.reply(seconds)
+
+    async def hello(self, own_name: str) -> Reply:
+        """EHLO, or HELO where EHLO is unknown (RFC 5321 section 3.2); sets `extensions`."""
+        reply = await self.ask(f"EHLO {own_name}")
+        if reply.kind == 5:
+            self.extensions = Extensions({})
+            return await self.ask(f"HELO {own_name}")
+        self.extensions = parse_ehlo(reply) if reply.kind == 2 else Extensions({})
+        return reply
+
+    async def start_tls(self, context: ssl.SSLContext, own_name: str) -> Reply:
+        """STARTTLS, the handshake, a new EHLO (RFC 3207 section 4.2). A refusal is returned as it is. Raises TlsFailed."""
+        reply = await self.ask("STARTTLS", COMMAND_SECONDS)
+        if reply.kind != 2:
+            return reply
+        if self.connection.buffered:
+            raise ProtocolError("data in clear behind the answer to STARTTLS")  # response injection, CVE-2021-38371
+        try:
+            await self.connection.start_tls(context, server_side=False, hostname=self.host.name, handshake_seconds=TLS_SECONDS)
+        except (ssl.SSLError, OSError, ConnectionClosed, TimeoutError) as error:
+            self.abort()
+            raise TlsFailed(getattr(error, "reason", None) or type(error).__name__) from error
+        return await self.hello(own_name)
+
+    async def login(self, username: str, password: str) -> Reply:
+        """AUTH PLAIN (RFC 4616). The caller makes sure that the connection is TLS."""
+        token = base64.b64encode(f"\0{username}\0{password}".encode()).decode()
+        return await self.ask(f"AUTH PLAIN {token}")
+
+    async def drain(self) -> None:
+        """Waits until the peer takes what was queued."""
+        async with asyncio.timeout(BLOCK_SECONDS):
+            await self.connection.drain()
+
+    async def quit(self) -> None:
+        """Says goodbye when the dialogue is in order, and closes in any case."""
+        try:
+            if self.usable:
+                await self.ask("QUIT", QUIT_SECONDS)
+        except BROKEN:
+            pass
+        finally:
+            self.connection.close()
+
+    def abort(self) -> None:
+        """Closes without a word."""
+        self.connection.abort()

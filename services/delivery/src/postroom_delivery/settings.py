@@ -1,0 +1,49 @@
+"""Settings of delivery: names, limits, defaults, reasons."""
+
+import ipaddress
+
+from pydantic import Field, field_validator
+
+from postroom_core.settings import CommaList, ServiceSettings, check_networks, split_list
+
+
+class Settings(ServiceSettings):
+    """See the descriptions."""
+
+    listen: str = Field(description="gRPC target, unix:PATH")
+    spool_url: str = Field(description="sqlite:///PATH")
+    resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
+    remote_smtp_port: int = Field(default=25, ge=1, le=65535, description="port of remote MX hosts")
+    allowed_mx_networks: CommaList = Field(
+        default=(), description="CIDRs that may be dialled although private; empty, because MX records come from strangers"
+    )
+    ca_file: str = Field(default="", description="CA bundle for verifying smart hosts; empty is certifi's")
+
+    @field_validator("resolvers", "allowed_mx_networks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return split_list(value)
+
+    @field_validator("allowed_mx_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_networks(value)
+
+    @field_validator("resolvers")
+    @classmethod
+    def _resolvers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            address, _, port = part.rpartition(":")
+            ipaddress.ip_address(address.strip("[]"))
+            if not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError(f"{part} is not ADDRESS:PORT")
+        return value
+
+    @field_validator("spool_url")
+    @classmethod
+    def _spool_url(cls, value: str) -> str:
+        if value.startswith("postgresql:"):
+            raise ValueError("the PostgreSQL spool is not built yet; use sqlite:///PATH")
+        if not value.startswith("sqlite:///"):
+            raise ValueError("must be sqlite:///PATH")
+        return value

@@ -1,0 +1,147 @@
+"""Settling: what the outcomes of an attempt mean for the recipients, and who is told. The last station: attempt → **settle**. Pure.
+
+delivered → final; DSN only when NOTIFY=SUCCESS was asked for and the next hop cannot send one itself (`relayed`).
+deferred  → scheduled again after the back-off, or expired with a DSN when the next attempt would come after the end of the lifetime.
+bounced   → final, DSN to the reverse-path; when that is null, to the dead-letter list.
+NOTIFY=NEVER suppresses every DSN (RFC 3461 section 5.2); the event rows tell the story in any case.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from postroom_core.documents import Retry
+from postroom_core.ids import new_message_id
+from postroom_delivery import bounce, retry
+from postroom_delivery.bounce import Original, Report
+from postroom_delivery.outcome import Bounced, Cause, Deferred, Delivered, Outcome, Released
+from postroom_delivery.spool.model import Claim, ClaimedMessage, EventDetail, NewMessage, NewRecipient, Notice, Settlement, State
+
+MAILER_DAEMON = "mailer-daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What settling needs to know beside the outcomes. `jitter` is from 0 to 1; `remote` and `tls` name the peer of the attempt."""
+
+    now: int
+    pool: str
+    retry: Retry
+    own_name: str
+    jitter: float
+    remote: str = ""
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to commit; `reports` become DSNs by `notices`."""
+
+    settlements: tuple[Settlement, ...]
+    reports: tuple[Report, ...]
+
+
+def decide(message: ClaimedMessage, outcomes: Mapping[Claim, Outcome], context: Context) -> Verdict:
+    """One settlement per claim."""
+    settlements, reports = [], []
+    for claim, outcome in outcomes.items():
+        settlement, report = _one(message, claim, outcome, context)
+        settlements.append(settlement)
+        if report is not None:
+            reports.append(report)
+    return Verdict(tuple(settlements), tuple(reports))
+
+
+def _one(message: ClaimedMessage, claim: Claim, outcome: Outcome, context: Context) -> tuple[Settlement, Report | None]:
+    match outcome:
+        case Delivered():
+            event = EventDetail("delivered", outcome.reply, classification="success", remote=context.remote, tls=context.tls)
+            return Settlement(claim, State.DELIVERED, event), _relayed(claim, outcome, context)
+        case Deferred():
+            return _deferred(message, claim, outcome, context)
+        case Bounced():
+            return _failed(message.reverse_path, claim, outcome.cause, "bounced", context)
+        case Released():
+            return Settlement(claim, State.SCHEDULED, None, due_at=context.now, attempted=False), None
+        case _ as never:
+            assert_never(never)
+
+
+def _deferred(message: ClaimedMessage, claim: Claim, outcome: Deferred, context: Context) -> tuple[Settlement, Report | None]:
+    due = retry.next_due(context.now, claim.attempts + 1, context.retry, context.jitter)
+    if due > message.expires_at:
+        return _failed(message.reverse_path, claim, replace(outcome.cause, status="4.4.7"), "expired", context)
+    kind = "ambiguous" if outcome.ambiguous else "deferred"
+    return Settlement(claim, State.SCHEDULED, _event(kind, outcome.cause, context), due_at=due), None
+
+
+def _failed(reverse_path: str, claim: Claim, cause: Cause, kind: str, context: Context) -> tuple[Settlement, Report | None]:
+    state = State.EXPIRED if kind == "expired" else State.BOUNCED
+    if "NEVER" in claim.notify.split(","):
+        return Settlement(claim, state, _event(kind, cause, context)), None
+    if not reverse_path:
+        return Settlement(claim, state, _event("dead-letter", cause, context)), None
+    if claim.notify and "FAILURE" not in claim.notify.split(","):
+        return Settlement(claim, state, _event(kind, cause, context)), None
+    text = f"{'The lifetime of the message ended; the last attempt said: ' if kind == 'expired' else ''}{cause.text}"
+    diagnostic = str(cause.reply) if cause.reply is not None else ""
+    report = Report(claim, "failed", cause.status, text, context.remote if diagnostic else "", diagnostic)
+    return Settlement(claim, state, _event(kind, cause, context)), report
+
+
+def _relayed(claim: Claim, outcome: Delivered, context: Context) -> Report | None:
+    if outcome.dsn or "SUCCESS" not in claim.notify.split(","):
+        return None
+    return Report(claim, "relayed", "2.0.0", f"{context.remote} accepted the message", context.remote, str(outcome.reply))
+
+
+def _event(kind: str, cause: Cause, context: Context) -> EventDetail:
+    return EventDetail(kind, cause.reply, cause.text, cause.classification.value, context.remote, context.tls)
+
+
+def command_failure(reverse_path: str, claim: Claim, reason: Cause, context: Context) -> tuple[Settlement, Report | None]:
+    """The same end as a bounce, by a person's command."""
+    return _failed(reverse_path, claim, reason, "bounced", context)
+
+
+def deleted(claim: Claim, reason: Cause, context: Context) -> Settlement:
+    """The end without a DSN, by a person's command."""
+    return Settlement(claim, State.DELETED, _event("deleted", reason, context))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The message that notices are about, with where they travel. A notice goes the way of the message: same pool, same tenant."""
+
+    original: Original
+    tenant: str
+    domain: str
+    destination: str
+
+
+def notices(origin: Origin, reports: Sequence[Report], context: Context) -> list[Notice]:
+    """One DSN per action, to the reverse-path. Empty when there is nothing to tell or nobody to tell it to."""
+    if not origin.original.reverse_path:
+        return []
+    made = []
+    for action in dict.fromkeys(report.action for report in reports):
+        notice_id = new_message_id(context.now)
+        chosen = [report for report in reports if report.action == action]
+        headers, body = bounce.build(origin.original, chosen, context.own_name, notice_id, context.now)
+        recipient = NewRecipient(origin.original.reverse_path, origin.destination)
+        message = NewMessage(
+            id=notice_id,
+            tenant=origin.tenant,
+            pool=context.pool,
+            domain=origin.domain,
+            credential=MAILER_DAEMON,
+            reverse_path="",
+            recipients=(recipient,),
+            headers=headers,
+            body_size=len(body),
+            eight_bit=not body.isascii(),
+            received_at=context.now,
+            expires_at=retry.expires_at(context.now, context.retry),
+        )
+        made.append(Notice(message, body))
+    return made

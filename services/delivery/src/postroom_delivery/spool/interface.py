@@ -1,0 +1,95 @@
+"""The contract of a spool engine. SQLite implements it; one contract test holds every engine to it.
+
+Order of calls for one message: `stage` any number of body chunks, then `accept` once; or `discard`. `accept` returns only when the message
+is committed, and a second `accept` of the same id changes nothing. For one batch: `claim`, then per message `doubt` before the final dot and
+`settle` after the reply, at last `release_slot`. A worker calls `renew` while it works; what is not renewed comes back by `recover`.
+Every method raises Unavailable when the database cannot be used now; nothing is half done then.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Protocol
+
+from postroom_core.reply import Reply
+from postroom_delivery.spool.model import (
+    Batch,
+    Claim,
+    EventRow,
+    Key,
+    Limits,
+    ListFilter,
+    MessageRow,
+    NewMessage,
+    Notice,
+    RecipientRow,
+    Settlement,
+    Stats,
+)
+
+# A claim is ours for this long without a renewal; renewals come every third of it, so two may fail.
+LEASE_MS = 60_000
+RENEW_SECONDS = LEASE_MS / 3000
+
+
+class Spool(Protocol):
+    """See the module's text for the order of calls."""
+
+    async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
+        """Stores one chunk of a body whose message is not accepted yet."""
+
+    async def discard(self, message_id: str) -> None:
+        """Forgets the chunks of a message that was never accepted; does nothing to an accepted one."""
+
+    async def accept(self, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
+        """Commits the message with its last chunk, recipients and counters. A reply refuses it and stores nothing."""
+
+    async def claim(self, now: int, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
+        """Leases due work for at most `room` connections, in one transaction with rate tokens and slots.
+
+        A destination in `idle` has a connection that waits: its batch needs no new slot (Batch.slot is 0). The second value is the time of the
+        next due work, None when there is none.
+        """
+
+    async def doubt(self, claims: Sequence[Claim]) -> None:
+        """Records before the final dot that from now on the peer may have the message. Raises LostLease."""
+
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
+        """Commits the end of attempts with their events and DSNs. Raises LostLease."""
+
+    async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
+        """Gives a connection slot back; with `blocked_until` > now the destination is left alone until then."""
+
+    async def renew(self, now: int) -> None:
+        """Extends every lease and slot of this process."""
+
+    async def recover(self, now: int) -> int:
+        """Makes claims whose lease has ended due again; how many."""
+
+    def body(self, message_id: str) -> AsyncIterator[bytes]:
+        """The body in order, in chunks as stored."""
+
+    async def list_messages(self, which: ListFilter) -> list[MessageRow]:
+        """Oldest first."""
+
+    async def show(self, message_id: str) -> MessageRow | None:
+        """None when it is unknown."""
+
+    async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
+        """In order of their numbers, `message_id` "" for all."""
+
+    async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
+        """`retry`, `hold` or `release` on open recipients that are not leased; how many changed."""
+
+    async def end(self, now: int, recipients: Sequence[RecipientRow], settlement: Callable[[Claim], Settlement], notices: Sequence[Notice]) -> int:
+        """Ends open recipients that are not leased, by command; how many changed."""
+
+    async def suspend(self, now: int, key: Key, suspended: bool) -> int:
+        """Stops or resumes all claims of a destination; 0 when it is unknown and nothing was suspended."""
+
+    async def stats(self, now: int) -> Stats:
+        """The queue in numbers."""
+
+    async def sweep(self, before: int) -> int:
+        """Forgets final messages and events older than `before`, a bounded number at a time; how many messages."""
+
+
+LimitsOf = Callable[[Key], Limits]

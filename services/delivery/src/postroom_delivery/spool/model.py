@@ -1,0 +1,251 @@
+"""What goes into the spool and what comes out of it, as values. Times are Unix milliseconds. No I/O.
+
+A *recipient* is the unit of state. A *claim* is one recipient leased to one worker: (recipient, holder, fence). The fence grows with every
+lease, so that a worker whose lease was taken over can change nothing any more. A *batch* is what one connection gets at once: claims for one
+destination, grouped by message.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from postroom_core.errors import PostroomError
+from postroom_core.reply import Reply
+
+
+class State(Enum):
+    """States of a recipient. Scheduled, leased and held are open; the others are final."""
+
+    SCHEDULED = "scheduled"
+    LEASED = "leased"
+    HELD = "held"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+OPEN_STATES = (State.SCHEDULED, State.LEASED, State.HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipient:
+    """`destination` is where to connect: the domain, or a smart-host route's name; see postroom_delivery.routing."""
+
+    address: str
+    destination: str
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """At most `maximum` messages of `key` in each window of `window_seconds`, windows counted from the Unix epoch."""
+
+    key: str
+    window_seconds: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be accepted, but its body. `headers` is the header block with trace and signatures, without the blank line."""
+
+    id: str
+    tenant: str
+    pool: str
+    domain: str
+    credential: str
+    reverse_path: str
+    recipients: tuple[NewRecipient, ...]
+    headers: bytes
+    body_size: int
+    eight_bit: bool
+    received_at: int
+    expires_at: int
+    ret: str = ""
+    envid: str = ""
+    client_address: str = ""
+    traceparent: str = ""
+    allowances: tuple[Allowance, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One recipient leased to one worker."""
+
+    recipient: int
+    fence: int
+    address: str
+    attempts: int
+    notify: str
+    orcpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedMessage:
+    """A message with its claimed recipients. `body` is None when it is too large to travel with the claim: read it in chunks."""
+
+    id: str
+    tenant: str
+    domain: str
+    reverse_path: str
+    headers: bytes
+    body_size: int
+    eight_bit: bool
+    received_at: int
+    expires_at: int
+    ret: str
+    envid: str
+    traceparent: str
+    body: bytes | None
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A destination of a pool: the unit of limits, connections and fairness."""
+
+    pool: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Work for one connection. `slot` is the connection slot that it holds; give it back by `release_slot`."""
+
+    key: Key
+    slot: int
+    messages: tuple[ClaimedMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a claim must respect for one destination; `rate` is messages per second, None is unlimited."""
+
+    max_connections: int
+    rate: int | None
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    """What an event row says beside message, recipient and time."""
+
+    kind: str
+    reply: Reply | None = None
+    text: str = ""
+    classification: str = ""
+    remote: str = ""
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one attempt for one claim. `due_at` matters for SCHEDULED only; `attempted` counts it as an attempt."""
+
+    claim: Claim
+    state: State
+    event: EventDetail | None
+    due_at: int = 0
+    attempted: bool = True
+    destination: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A DSN to be accepted in the same transaction as the settlement that causes it."""
+
+    message: NewMessage
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientRow:
+    """A recipient as people see it."""
+
+    id: int
+    address: str
+    state: State
+    due_at: int
+    attempts: int
+    last_reply: str
+    last_class: str
+    ambiguous: bool
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message as people see it."""
+
+    id: str
+    reverse_path: str
+    pool: str
+    tenant: str
+    domain: str
+    credential: str
+    client_address: str
+    size: int
+    received_at: int
+    expires_at: int
+    headers: bytes
+    ret: str
+    envid: str
+    recipients: tuple[RecipientRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One state change; numbers grow and are never used twice."""
+
+    number: int
+    at: int
+    message: str
+    recipient: str
+    kind: str
+    code: int
+    enhanced: str
+    text: str
+    classification: str
+    remote: str
+    tls: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Which messages; "" is any. Pages by `after`, the id of the last row seen."""
+
+    states: tuple[str, ...] = tuple(state.value for state in OPEN_STATES)
+    domain: str = ""
+    sender: str = ""
+    limit: int = 100
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRow:
+    """A destination as people see it."""
+
+    pool: str
+    destination: str
+    scheduled: int
+    connections: int
+    suspended: bool
+    next_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The queue in numbers; `recipients` by state."""
+
+    recipients: dict[str, int]
+    due: int
+    oldest_due_at: int
+    ambiguous: int
+    destinations: tuple[DestinationRow, ...] = field(default=())
+
+
+class LostLease(PostroomError):
+    """The lease of at least one claim has been taken over; nothing was changed."""

@@ -1,0 +1,185 @@
+-- name: insert_message
+-- A second accept of the same id inserts nothing.
+INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
+  received_at, expires_at, open_recipients, headers)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
+
+-- name: insert_body
+INSERT INTO body (message, sequence, data) VALUES (?, ?, ?) ON CONFLICT (message, sequence) DO UPDATE SET data = excluded.data;
+
+-- name: staged_size
+SELECT coalesce(sum(length(data)), 0) FROM body WHERE message = ?;
+
+-- name: delete_body
+DELETE FROM body WHERE message = ?;
+
+-- name: delete_staged_body
+DELETE FROM body WHERE message = ? AND NOT EXISTS (SELECT 1 FROM message WHERE id = body.message);
+
+-- name: delete_orphans
+-- Chunks whose accept never came: only safe while nobody stages, that is at the start.
+DELETE FROM body WHERE message NOT IN (SELECT id FROM message);
+
+-- name: insert_recipient
+INSERT INTO recipient (message, address, domain, pool, destination, tenant, state, due_at, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, 'scheduled', ?, ?, ?);
+
+-- name: wake_lane
+INSERT INTO lane (pool, destination, tenant, next_due) VALUES (:pool, :destination, :tenant, :due)
+ON CONFLICT (pool, destination, tenant) DO UPDATE SET next_due = min(next_due, excluded.next_due);
+
+-- name: wake_destination
+-- Never earlier than a block that is in force.
+INSERT INTO destination (pool, name, next_at) VALUES (:pool, :destination, :due)
+ON CONFLICT (pool, name) DO UPDATE SET next_at = max(blocked_until, min(coalesce(next_at, excluded.next_at), excluded.next_at));
+
+-- name: read_usage
+SELECT window, messages FROM usage WHERE key = ? AND window_seconds = ?;
+
+-- name: write_usage
+INSERT INTO usage (key, window_seconds, window, messages) VALUES (?, ?, ?, ?)
+ON CONFLICT (key, window_seconds) DO UPDATE SET window = excluded.window, messages = excluded.messages;
+
+-- name: insert_event
+INSERT INTO event (at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: due_destinations
+SELECT pool, name, tokens, tokens_at FROM destination WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
+
+-- name: next_at
+SELECT min(next_at) FROM destination WHERE next_at IS NOT NULL AND suspended = 0;
+
+-- name: slots
+SELECT count(*), min(lease_until) FROM slot WHERE pool = ? AND destination = ?;
+
+-- name: due_lanes
+SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at LIMIT ?;
+
+-- name: due_recipients
+SELECT id, message, address, attempts, fence, notify, orcpt, in_doubt FROM recipient
+WHERE pool = ? AND destination = ? AND tenant = ? AND state = 'scheduled' AND due_at <= ? ORDER BY due_at, id LIMIT ?;
+
+-- name: lease_recipient
+UPDATE recipient SET state = 'leased', fence = fence + 1, holder = ?, lease_until = ? WHERE id = ?;
+
+-- name: lane_turn
+UPDATE lane SET turn_at = ?, next_due = coalesce(
+  (SELECT min(due_at) FROM recipient WHERE pool = lane.pool AND destination = lane.destination AND tenant = lane.tenant AND state = 'scheduled'), 9223372036854775807)
+WHERE pool = ? AND destination = ? AND tenant = ?;
+
+-- name: lane_next_due
+SELECT min(next_due) FROM lane WHERE pool = ? AND destination = ?;
+
+-- name: delete_empty_lanes
+DELETE FROM lane WHERE pool = ? AND destination = ? AND next_due = 9223372036854775807;
+
+-- name: update_destination
+UPDATE destination SET next_at = ?, tokens = ?, tokens_at = ? WHERE pool = ? AND name = ?;
+
+-- name: insert_slot
+INSERT INTO slot (pool, destination, holder, lease_until) VALUES (?, ?, ?, ?);
+
+-- name: claimed_message
+SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent FROM message WHERE id = ?;
+
+-- name: read_body
+SELECT data FROM body WHERE message = ? AND sequence >= ? ORDER BY sequence LIMIT ?;
+
+-- name: doubt
+UPDATE recipient SET in_doubt = 1 WHERE id = ? AND holder = ? AND fence = ? AND state = 'leased';
+
+-- name: settle
+UPDATE recipient SET state = ?, due_at = ?, attempts = attempts + ?, last_reply = coalesce(?, last_reply), last_class = coalesce(?, last_class),
+  destination = coalesce(?, destination), in_doubt = 0, ambiguous = ambiguous + ?, holder = NULL, lease_until = NULL
+WHERE id = ? AND holder IS ? AND fence = ? AND state = ?
+RETURNING message, address, pool, destination, tenant, attempts;
+
+-- name: close_recipients
+UPDATE message SET open_recipients = open_recipients - ? WHERE id = ? RETURNING open_recipients;
+
+-- name: empty_message
+UPDATE message SET headers = x'' WHERE id = ?;
+
+-- name: delete_slot
+DELETE FROM slot WHERE id = ?;
+
+-- name: block_destination
+-- Blocks with `until`, and lets the destination be looked at again: its lanes say when there is work.
+UPDATE destination SET blocked_until = max(blocked_until, :until),
+  next_at = (SELECT max(blocked_until, :until, min(next_due)) FROM lane WHERE lane.pool = destination.pool AND lane.destination = destination.name AND next_due < 9223372036854775807)
+WHERE pool = :pool AND name = :destination;
+
+-- name: unblock_destination
+UPDATE destination SET blocked_until = 0 WHERE pool = ? AND name = ?;
+
+-- name: renew_recipients
+UPDATE recipient SET lease_until = ? WHERE holder = ? AND state = 'leased';
+
+-- name: renew_slots
+UPDATE slot SET lease_until = ? WHERE holder = ?;
+
+-- name: expired_recipients
+SELECT id, message, address, pool, destination, tenant, attempts, in_doubt FROM recipient INDEXED BY recipient_leased WHERE state = 'leased' AND holder IS NOT NULL AND lease_until < ?;
+
+-- name: take_back
+UPDATE recipient SET state = 'scheduled', due_at = ?, fence = fence + 1, holder = NULL, lease_until = NULL, in_doubt = 0, ambiguous = ambiguous + in_doubt,
+  attempts = attempts + in_doubt WHERE id = ?;
+
+-- name: expired_slots
+SELECT id, pool, destination FROM slot WHERE lease_until < ?;
+
+-- name: message_row
+SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size, received_at, expires_at, headers, ret, envid FROM message WHERE id = ?;
+
+-- name: recipient_rows
+SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous, notify, orcpt FROM recipient WHERE message = ? ORDER BY id LIMIT 1000;
+
+-- name: events_of_message
+SELECT number, at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt FROM event WHERE message = ? AND number > ? ORDER BY number LIMIT ?;
+
+-- name: events
+SELECT number, at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt FROM event WHERE number > ? ORDER BY number LIMIT ?;
+
+-- name: retry
+UPDATE recipient SET due_at = ? WHERE id = ? AND state = 'scheduled' RETURNING pool, destination, tenant, message, address, attempts;
+
+-- name: hold
+UPDATE recipient SET state = 'held' WHERE id = ? AND state = 'scheduled' RETURNING pool, destination, tenant, message, address, attempts;
+
+-- name: release
+UPDATE recipient SET state = 'scheduled', due_at = ? WHERE id = ? AND state = 'held' RETURNING pool, destination, tenant, message, address, attempts;
+
+-- name: suspend
+INSERT INTO destination (pool, name, suspended) VALUES (:pool, :destination, :suspended) ON CONFLICT (pool, name) DO UPDATE SET suspended = excluded.suspended;
+
+-- name: stats_states
+SELECT state, count(*) FROM recipient GROUP BY state;
+
+-- name: stats_due
+SELECT count(*), coalesce(min(due_at), 0) FROM recipient WHERE state = 'scheduled' AND due_at <= ?;
+
+-- name: stats_ambiguous
+SELECT count(*) FROM recipient INDEXED BY recipient_ambiguous WHERE ambiguous > 0;
+
+-- name: stats_destinations
+SELECT d.pool, d.name, (SELECT count(*) FROM recipient r WHERE r.pool = d.pool AND r.destination = d.name AND r.state = 'scheduled') AS scheduled,
+  (SELECT count(*) FROM slot s WHERE s.pool = d.pool AND s.destination = d.name) AS connections, d.suspended, coalesce(d.next_at, 0)
+FROM destination d WHERE d.next_at IS NOT NULL OR d.suspended = 1 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
+ORDER BY scheduled DESC, d.name LIMIT 100;
+
+-- name: final_messages
+SELECT id FROM message WHERE open_recipients = 0 AND received_at < ? ORDER BY received_at LIMIT ?;
+
+-- name: delete_message
+DELETE FROM message WHERE id = ?;
+
+-- name: delete_recipients
+DELETE FROM recipient WHERE message = ?;
+
+-- name: delete_events
+DELETE FROM event WHERE message = ?;
+
+-- name: delete_idle_destinations
+DELETE FROM destination WHERE next_at IS NULL AND suspended = 0 AND blocked_until < ?;
+
+-- name: insert_dead_letter
+INSERT INTO dead_letter (message, at, reason, headers) SELECT id, ?, ?, headers FROM message WHERE id = ? ON CONFLICT (message, at) DO NOTHING;

@@ -1,0 +1,201 @@
+"""The SQLite engine: one machine, one process. WAL with synchronous=FULL: a commit is on the disk when it returns.
+
+Writes go through one thread with group commit (writer.py); reads have a connection and a thread of their own and see the last commit. The
+process holds an exclusive lock on the spool, so whatever an earlier one had leased is free at the start.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pathlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from postroom_core.errors import Permanent, Unavailable
+from postroom_core.reply import Reply
+from postroom_delivery.spool import sqlite_accept, sqlite_claim, sqlite_read, sqlite_settle
+from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
+from postroom_delivery.spool.migrate import migrate
+from postroom_delivery.spool.model import (
+    Batch,
+    Claim,
+    EventRow,
+    Key,
+    ListFilter,
+    MessageRow,
+    NewMessage,
+    Notice,
+    RecipientRow,
+    Settlement,
+    Stats,
+)
+from postroom_delivery.spool.sqlite_accept import SQL
+from postroom_delivery.spool.writer import Writer
+
+T = TypeVar("T")
+# Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
+READ_CHUNKS = 4
+SWEEP = 500
+
+
+class SqliteSpool:
+    """See postroom_delivery.spool.interface.Spool."""
+
+    def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf) -> None:
+        self._writer = writer
+        self._holder = holder
+        self._limits_of = limits_of
+        self._reader = _connection(path)
+        self._reader.execute("PRAGMA query_only = 1")
+        self._read_thread = ThreadPoolExecutor(1, "spool-reader")
+        self.changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"SqliteSpool(holder={self._holder!r}, {self._writer!r})"
+
+    async def _write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        result = await self._writer.submit(operation)
+        self.changed.set()
+        return result
+
+    async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._read_thread, operation, self._reader)
+        except sqlite3.Error as error:
+            raise Unavailable(f"spool: {error}") from error
+
+    # Accepting
+
+    async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
+        await self._write(lambda c: c.execute(SQL["insert_body"], (message_id, sequence, chunk)) and None)
+
+    async def discard(self, message_id: str) -> None:
+        await self._write(lambda c: c.execute(SQL["delete_staged_body"], (message_id,)) and None)
+
+    async def accept(self, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
+        return await self._write(lambda c: sqlite_accept.accept(c, message, last_chunk))
+
+    # Delivering
+
+    async def claim(self, now: int, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
+        return await self._write(lambda c: sqlite_claim.Claiming(c, now, self._holder, self._limits_of).claim(room, idle))
+
+    async def doubt(self, claims: Sequence[Claim]) -> None:
+        await self._write(lambda c: sqlite_settle.doubt(c, self._holder, claims))
+
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
+        await self._write(lambda c: sqlite_settle.settle(c, now, self._holder, settlements, notices))
+
+    async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
+        await self._write(lambda c: sqlite_settle.release_slot(c, now, batch.slot, batch.key, blocked_until))
+
+    async def renew(self, now: int) -> None:
+        def operation(connection: sqlite3.Connection) -> None:
+            for statement in ("renew_recipients", "renew_slots"):
+                connection.execute(SQL[statement], (now + LEASE_MS, self._holder))
+
+        await self._write(operation)
+
+    async def recover(self, now: int) -> int:
+        return await self._write(lambda c: sqlite_claim.recover(c, now, now))
+
+    async def body(self, message_id: str) -> AsyncIterator[bytes]:
+        sequence = 0
+        while rows := await self._read(_body_reader(message_id, sequence)):
+            for (chunk,) in rows:
+                yield chunk
+            if len(rows) < READ_CHUNKS:
+                return
+            sequence += len(rows)
+
+    # People
+
+    async def list_messages(self, which: ListFilter) -> list[MessageRow]:
+        return await self._read(lambda c: sqlite_read.list_messages(c, which))
+
+    async def show(self, message_id: str) -> MessageRow | None:
+        return await self._read(lambda c: sqlite_read.show(c, message_id))
+
+    async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
+        return await self._read(lambda c: sqlite_read.events(c, message_id, after, limit))
+
+    async def stats(self, now: int) -> Stats:
+        return await self._read(lambda c: sqlite_read.stats(c, now))
+
+    async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
+        return await self._write(lambda c: sqlite_settle.reschedule(c, now, action, recipients))
+
+    async def end(
+        self,
+        now: int,
+        recipients: Sequence[RecipientRow],
+        settlement: Callable[[Claim], Settlement],
+        notices: Sequence[Notice],
+    ) -> int:
+        return await self._write(lambda c: sqlite_settle.end(c, now, recipients, settlement, notices))
+
+    async def suspend(self, now: int, key: Key, suspended: bool) -> int:
+        return await self._write(lambda c: sqlite_settle.suspend(c, key, suspended))
+
+    async def sweep(self, before: int) -> int:
+        return await self._write(lambda c: sqlite_settle.sweep(c, before, SWEEP))
+
+    async def close(self) -> None:
+        """Waits for what was submitted. The reader last: a running read must end first."""
+        await self._writer.close()
+        self._read_thread.shutdown(wait=True)
+        self._reader.close()
+
+
+def _body_reader(message_id: str, sequence: int) -> Callable[[sqlite3.Connection], list[tuple[bytes]]]:
+    return lambda connection: connection.execute(SQL["read_body"], (message_id, sequence, READ_CHUNKS)).fetchall()
+
+
+def _connection(path: pathlib.Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """The spool for this process alone. Raises Permanent when another has it or the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Permanent(f"the spool {path} cannot be opened: {error.strerror}; choose a folder that can be written") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Permanent(f"the spool {path} is in use by another process; stop it or use another spool") from error
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def open_spool(path: pathlib.Path, holder: str, now: int, limits_of: LimitsOf) -> AsyncIterator[SqliteSpool]:
+    """Opens, migrates and recovers the spool. Raises Permanent with one sentence when it cannot be used as it is."""
+    with _locked(path):
+        try:
+            connection = _connection(path)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -65536", "temp_store = MEMORY"):
+                connection.execute(f"PRAGMA {pragma}")
+            migrate(connection, str(path))
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(SQL["delete_orphans"])
+            sqlite_claim.recover(connection, now, sqlite_claim.NEVER)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise Permanent(f"the spool {path} cannot be used: {error}") from error
+        writer = Writer(connection)
+        spool = SqliteSpool(writer, path, holder, limits_of)
+        try:
+            yield spool
+        finally:
+            await spool.close()
+            connection.close()

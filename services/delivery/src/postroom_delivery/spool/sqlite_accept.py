@@ -1,0 +1,89 @@
+"""SQLite: accepting a message in the writer's transaction. P1: what this commits is what `250` promises."""
+
+import sqlite3
+
+from postroom_core.reply import Reply
+from postroom_delivery.spool import statements
+from postroom_delivery.spool.model import Allowance, EventDetail, NewMessage
+
+SQL = statements.load("sqlite.sql")
+
+
+def accept(connection: sqlite3.Connection, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
+    """None when the message is now in the spool or was there already; a reply when a limit or a lost chunk refuses it."""
+    if connection.execute("SELECT 1 FROM message WHERE id = ?", (message.id,)).fetchone():
+        return None
+    if refusal := _count(connection, message.allowances, message.received_at):
+        return refusal
+    sequence, chunk = last_chunk
+    connection.execute(SQL["insert_body"], (message.id, sequence, chunk))
+    if sequence and connection.execute(SQL["staged_size"], (message.id,)).fetchone()[0] != message.body_size:
+        connection.execute(SQL["delete_staged_body"], (message.id,))
+        return Reply(451, "4.3.0", "The message did not arrive whole, please send it again")
+    _insert(connection, message)
+    insert_event(
+        connection,
+        message.received_at,
+        message.id,
+        "",
+        0,
+        EventDetail("accepted", text=f"from {message.client_address or 'inside'} by {message.credential}"),
+    )
+    return None
+
+
+def _insert(connection: sqlite3.Connection, message: NewMessage) -> None:
+    size = len(message.headers) + 2 + message.body_size
+    row = (
+        message.id,
+        message.tenant,
+        message.pool,
+        message.domain,
+        message.credential,
+        message.reverse_path,
+        message.body_size,
+        size,
+        message.eight_bit,
+    )
+    rest = (message.ret, message.envid, message.client_address, message.traceparent, message.received_at, message.expires_at)
+    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers))
+    due = message.received_at
+    for new in message.recipients:
+        domain = new.address.rpartition("@")[2]
+        values = (message.id, new.address, domain, message.pool, new.destination, message.tenant, due, new.notify, new.orcpt)
+        connection.execute(SQL["insert_recipient"], values)
+    for destination in dict.fromkeys(new.destination for new in message.recipients):
+        wake(connection, message.pool, destination, message.tenant, due)
+
+
+def wake(connection: sqlite3.Connection, pool: str, destination: str, tenant: str, due: int) -> None:
+    """Makes the claim look at this tenant's work for the destination at `due`."""
+    where = {"pool": pool, "destination": destination, "tenant": tenant, "due": due}
+    connection.execute(SQL["wake_lane"], where)
+    connection.execute(SQL["wake_destination"], where)
+
+
+def _count(connection: sqlite3.Connection, allowances: tuple[Allowance, ...], now: int) -> Reply | None:
+    """Counts the message against every allowance, or none; the refusal tells the seconds until the fullest window ends."""
+    counted = []
+    for allowance in allowances:
+        window, into = divmod(now // 1000, allowance.window_seconds)
+        row = connection.execute(SQL["read_usage"], (allowance.key, allowance.window_seconds)).fetchone()
+        messages = row[1] if row and row[0] == window else 0
+        if messages >= allowance.maximum:
+            wait = allowance.window_seconds - into
+            return Reply(
+                452, "4.7.1", f"The sending limit of {allowance.maximum} messages per {allowance.window_seconds} s is reached, try again in {wait} s"
+            )
+        counted.append((allowance.key, allowance.window_seconds, window, messages + 1))
+    connection.executemany(SQL["write_usage"], counted)
+    return None
+
+
+def insert_event(connection: sqlite3.Connection, at: int, message: str, recipient: str, attempt: int, event: EventDetail) -> None:
+    """Appends one event row."""
+    reply = event.reply
+    code, enhanced, text = (reply.code, reply.enhanced, reply.text) if reply else (0, "", event.text)
+    connection.execute(
+        SQL["insert_event"], (at, message, recipient, event.kind, code, enhanced, text, event.classification, event.remote, event.tls, attempt)
+    )

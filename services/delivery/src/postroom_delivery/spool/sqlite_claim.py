@@ -1,0 +1,147 @@
+"""SQLite: claiming due work. P3: lease, rate tokens and connection slot are taken in one transaction, or none of them.
+
+How fairness comes about: destinations are visited in the order of `next_at`, and a visited one goes to the end of the line; within a
+destination the tenants' lanes take turns by `turn_at`. A destination that is blocked, out of tokens or out of slots is not visited again
+before that can have changed, so a million messages behind a dead host cost nothing.
+"""
+
+import sqlite3
+from collections.abc import Collection
+
+from postroom_delivery import limits
+from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key
+from postroom_delivery.spool.sqlite_accept import SQL, insert_event, wake
+
+# Bodies up to this travel with the claim; larger ones are read in chunks while they are sent.
+INLINE_BODY = 64 * 1024
+# One batch holds at most this much, so that all connections together stay within tens of MiB.
+BATCH_BYTES = 512 * 1024
+# RFC 5321 section 4.5.3.1.8: every server takes 100 recipients in one transaction.
+BATCH_RECIPIENTS = 100
+NEVER = 9223372036854775807
+
+_Due = tuple[int, str, str, int, int, str, str, int]
+
+
+class Claiming:
+    """One claim transaction for `holder`."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int, holder: str, limits_of: LimitsOf) -> None:
+        self._connection = connection
+        self._now = now
+        self._holder = holder
+        self._limits_of = limits_of
+
+    def claim(self, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
+        """See Spool.claim. Destinations that wait for a slot or a token do not use up the room."""
+        batches: list[Batch] = []
+        # Each round moves every visited destination behind `now` or to the end of the line; two rounds bound the transaction.
+        for pool, name, tokens, tokens_at in self._connection.execute(SQL["due_destinations"], (self._now, room * 2)).fetchall():
+            key = Key(pool, name)
+            batch = self._claim_destination(key, limits.Bucket(tokens, tokens_at), key in idle)
+            if batch is not None:
+                batches.append(batch)
+            if len(batches) == room:
+                break
+        (next_at,) = self._connection.execute(SQL["next_at"]).fetchone()
+        return batches, next_at
+
+    def _claim_destination(self, key: Key, bucket: limits.Bucket, idle: bool) -> Batch | None:
+        limit = self._limits_of(key)
+        used, slot_free_at = self._connection.execute(SQL["slots"], (key.pool, key.destination)).fetchone()
+        if not idle and used >= limit.max_connections:
+            self._visit_again(key, slot_free_at, bucket)
+            return None
+        bucket = limits.refill(bucket, limit.rate, self._now)
+        allowed = min(limit.batch, limits.available(bucket))
+        if allowed < 1:
+            self._visit_again(key, self._now + limits.wait_ms(bucket, limit.rate), bucket)
+            return None
+        messages = self._take(key, allowed)
+        bucket = limits.spend(bucket, len(messages))
+        due = self._connection.execute(SQL["lane_next_due"], (key.pool, key.destination)).fetchone()[0]
+        wait = limits.wait_ms(bucket, limit.rate) if limits.available(bucket) < 1 else 0
+        self._visit_again(key, None if due in (None, NEVER) else max(due, self._now + wait), bucket)
+        if not messages:
+            return None
+        slot = 0 if idle else self._slot(key)
+        return Batch(key=key, slot=slot, messages=tuple(messages))
+
+    def _visit_again(self, key: Key, at: int | None, bucket: limits.Bucket) -> None:
+        self._connection.execute(SQL["update_destination"], (at, bucket.tokens, bucket.at, key.pool, key.destination))
+
+    def _slot(self, key: Key) -> int:
+        cursor = self._connection.execute(SQL["insert_slot"], (key.pool, key.destination, self._holder, self._now + LEASE_MS))
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def _take(self, key: Key, allowed: int) -> list[ClaimedMessage]:
+        """At most `allowed` messages of the tenants whose turn it is."""
+        messages: list[ClaimedMessage] = []
+        tenants = self._connection.execute(SQL["due_lanes"], (key.pool, key.destination, self._now, 4)).fetchall()
+        for (tenant,) in tenants:
+            rows = self._connection.execute(SQL["due_recipients"], (key.pool, key.destination, tenant, self._now, BATCH_RECIPIENTS)).fetchall()
+            messages.extend(self._lease(rows, allowed))
+            self._connection.execute(SQL["lane_turn"], (self._now, key.pool, key.destination, tenant))
+            if messages:
+                break
+        self._connection.execute(SQL["delete_empty_lanes"], (key.pool, key.destination))
+        return messages
+
+    def _lease(self, rows: list[_Due], allowed: int) -> list[ClaimedMessage]:
+        by_message: dict[str, list[_Due]] = {}
+        for row in rows:
+            by_message.setdefault(row[1], []).append(row)
+        messages: list[ClaimedMessage] = []
+        volume = 0
+        for message_id, recipients in list(by_message.items())[:allowed]:
+            if messages and volume >= BATCH_BYTES:
+                break
+            claimed = self._message(message_id, tuple(self._lease_recipient(row) for row in recipients))
+            volume += len(claimed.headers) + len(claimed.body or b"")
+            messages.append(claimed)
+        return messages
+
+    def _lease_recipient(self, row: _Due) -> Claim:
+        number, _, address, attempts, fence, notify, orcpt, _ = row
+        self._connection.execute(SQL["lease_recipient"], (self._holder, self._now + LEASE_MS, number))
+        return Claim(recipient=number, fence=fence + 1, address=address, attempts=attempts, notify=notify, orcpt=orcpt)
+
+    def _message(self, message_id: str, claims: tuple[Claim, ...]) -> ClaimedMessage:
+        row = self._connection.execute(SQL["claimed_message"], (message_id,)).fetchone()
+        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent = row
+        body = None
+        if body_size <= INLINE_BODY:
+            body = b"".join(chunk for (chunk,) in self._connection.execute(SQL["read_body"], (message_id, 0, 8)))
+        return ClaimedMessage(
+            id=identity,
+            tenant=tenant,
+            domain=domain,
+            reverse_path=sender,
+            headers=headers,
+            body_size=body_size,
+            eight_bit=bool(eight_bit),
+            received_at=received,
+            expires_at=expires,
+            ret=ret,
+            envid=envid,
+            traceparent=traceparent,
+            body=body,
+            claims=claims,
+        )
+
+
+def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:
+    """Makes due again what was leased until before `ended_before`; a claim in doubt is told as an `ambiguous` event."""
+    rows = connection.execute(SQL["expired_recipients"], (ended_before,)).fetchall()
+    for number, message, address, pool, destination, tenant, attempts, in_doubt in rows:
+        connection.execute(SQL["take_back"], (now, number))
+        wake(connection, pool, destination, tenant, now)
+        if in_doubt:
+            text = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
+            insert_event(connection, now, message, address, attempts + 1, EventDetail("ambiguous", text=text, classification="network"))
+    for slot, pool, destination in connection.execute(SQL["expired_slots"], (ended_before,)).fetchall():
+        connection.execute(SQL["delete_slot"], (slot,))
+        connection.execute(SQL["block_destination"], {"until": 0, "pool": pool, "destination": destination})
+    return len(rows)

@@ -1,0 +1,69 @@
+"""SQLite: what people ask. Reads only; every answer is bounded."""
+
+import sqlite3
+
+from postroom_delivery.spool.model import DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.sqlite_accept import SQL
+
+
+def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
+    """The message with its first 1000 recipients."""
+    row = connection.execute(SQL["message_row"], (message_id,)).fetchone()
+    if row is None:
+        return None
+    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid = row
+    return MessageRow(
+        id=identity,
+        reverse_path=reverse_path,
+        pool=pool,
+        tenant=tenant,
+        domain=domain,
+        credential=credential,
+        client_address=client,
+        size=size,
+        received_at=received,
+        expires_at=expires,
+        headers=headers,
+        ret=ret,
+        envid=envid,
+        recipients=tuple(_recipient(found) for found in connection.execute(SQL["recipient_rows"], (message_id,))),
+    )
+
+
+def _recipient(row: tuple[int, str, str, int, int, str, str, int, str, str]) -> RecipientRow:
+    number, address, state, due_at, attempts, reply, classification, ambiguous, notify, orcpt = row
+    return RecipientRow(number, address, State(state), due_at, attempts, reply, classification, bool(ambiguous), notify, orcpt)
+
+
+def list_messages(connection: sqlite3.Connection, which: ListFilter) -> list[MessageRow]:
+    """Messages with at least one recipient that fits, oldest first."""
+    marks = ", ".join("?" for _ in which.states)
+    query = f"""SELECT DISTINCT message FROM recipient WHERE message > ? AND state IN ({marks})
+        AND (? = '' OR domain = ?) AND (? = '' OR message IN (SELECT id FROM message WHERE reverse_path = ?)) ORDER BY message LIMIT ?"""
+    values = (which.after, *which.states, which.domain, which.domain, which.sender, which.sender, which.limit)
+    found = [show(connection, row[0]) for row in connection.execute(query, values).fetchall()]
+    return [message for message in found if message is not None]
+
+
+def events(connection: sqlite3.Connection, message_id: str, after: int, limit: int) -> list[EventRow]:
+    """In order of their numbers."""
+    if message_id:
+        rows = connection.execute(SQL["events_of_message"], (message_id, after, limit))
+    else:
+        rows = connection.execute(SQL["events"], (after, limit))
+    return [EventRow(*row) for row in rows]
+
+
+def stats(connection: sqlite3.Connection, now: int) -> Stats:
+    """The queue in numbers."""
+    due, oldest = connection.execute(SQL["stats_due"], (now,)).fetchone()
+    return Stats(
+        recipients=dict(connection.execute(SQL["stats_states"]).fetchall()),
+        due=due,
+        oldest_due_at=oldest,
+        ambiguous=connection.execute(SQL["stats_ambiguous"]).fetchone()[0],
+        destinations=tuple(
+            DestinationRow(pool, name, scheduled, connections, bool(suspended), next_at)
+            for pool, name, scheduled, connections, suspended, next_at in connection.execute(SQL["stats_destinations"])
+        ),
+    )

@@ -1,0 +1,108 @@
+"""Between protobuf and the spool's values. Nothing else of delivery sees a protobuf object."""
+
+from postroom.v1 import queue_pb2, spool_pb2
+from postroom_core.reply import Reply
+from postroom_delivery.spool.model import Allowance, EventRow, ListFilter, MessageRow, NewMessage, NewRecipient, Stats
+
+
+def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict[str, str], expires_at: int) -> NewMessage:
+    """`destinations` by recipient address."""
+    return NewMessage(
+        id=envelope.message_id,
+        tenant=envelope.tenant,
+        pool=envelope.pool,
+        domain=envelope.domain,
+        credential=envelope.credential,
+        reverse_path=envelope.reverse_path,
+        recipients=tuple(NewRecipient(r.address, destinations[r.address], ",".join(r.notify), r.orcpt) for r in envelope.recipients),
+        headers=end.header_block,
+        body_size=end.body_size,
+        eight_bit=end.eight_bit,
+        received_at=envelope.received_at_ms,
+        expires_at=expires_at,
+        ret=envelope.ret,
+        envid=envelope.envid,
+        client_address=envelope.client_address,
+        traceparent=envelope.traceparent,
+        allowances=tuple(Allowance(a.key, a.window_seconds, a.maximum) for a in envelope.allowances),
+    )
+
+
+def accepted(message_id: str) -> spool_pb2.EnqueueResponse:
+    return spool_pb2.EnqueueResponse(accepted=spool_pb2.Accepted(message_id=message_id))
+
+
+def refused(reply: Reply) -> spool_pb2.EnqueueResponse:
+    return spool_pb2.EnqueueResponse(refused=spool_pb2.Reply(code=reply.code, enhanced=reply.enhanced, text=reply.text))
+
+
+def summary(row: MessageRow) -> queue_pb2.MessageSummary:
+    return queue_pb2.MessageSummary(
+        message_id=row.id,
+        reverse_path=row.reverse_path,
+        pool=row.pool,
+        tenant=row.tenant,
+        size=row.size,
+        received_at_ms=row.received_at,
+        expires_at_ms=row.expires_at,
+        recipients=[
+            queue_pb2.RecipientState(
+                address=r.address,
+                state=r.state.value,
+                due_at_ms=r.due_at,
+                attempts=r.attempts,
+                last_reply=r.last_reply,
+                last_class=r.last_class,
+                in_doubt=r.ambiguous,
+            )
+            for r in row.recipients
+        ],
+    )
+
+
+def detail(row: MessageRow, *, headers: bool) -> queue_pb2.MessageDetail:
+    return queue_pb2.MessageDetail(
+        summary=summary(row),
+        header_block=row.headers if headers else b"",
+        credential=row.credential,
+        client_address=row.client_address,
+        domain=row.domain,
+    )
+
+
+def event(row: EventRow) -> queue_pb2.Event:
+    made = queue_pb2.Event(
+        number=row.number,
+        at_ms=row.at,
+        message_id=row.message,
+        recipient=row.recipient,
+        kind=row.kind,
+        code=row.code,
+        enhanced=row.enhanced,
+        text=row.text,
+        remote=row.remote,
+        tls=row.tls,
+        attempt=row.attempt,
+    )
+    setattr(made, "class", row.classification)  # a Python keyword
+    return made
+
+
+def list_filter(request: queue_pb2.ListRequest, most: int) -> ListFilter:
+    states = tuple(request.states) or ListFilter().states
+    return ListFilter(states, request.domain, request.sender, min(max(1, request.limit or 100), most), request.after)
+
+
+def stats(found: Stats, now: int) -> queue_pb2.StatsResponse:
+    return queue_pb2.StatsResponse(
+        recipients=found.recipients,
+        due=found.due,
+        oldest_due_seconds=max(0, now - found.oldest_due_at) // 1000 if found.due else 0,
+        in_doubt=found.ambiguous,
+        destinations=[
+            queue_pb2.DestinationStats(
+                pool=d.pool, destination=d.destination, scheduled=d.scheduled, connections=d.connections, suspended=d.suspended, next_at_ms=d.next_at
+            )
+            for d in found.destinations
+        ],
+    )

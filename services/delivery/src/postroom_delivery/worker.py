@@ -1,0 +1,174 @@
+"""A worker: one connection slot, one session, batch after batch. Joins scheduler, hop, attempt and settle; the only place that calls all four.
+
+For every message: attempt → verdict → commit, at once, so that a crash repeats as little as possible. What was not tried goes back untouched.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from postroom_core.clock import Clock
+from postroom_core.documents import Pool
+from postroom_core.lifecycle import finish, guarded
+from postroom_delivery import attempt, settle
+from postroom_delivery.bounce import MOST_RETURNED, Original
+from postroom_delivery.classify import Class
+from postroom_delivery.hop import Hops
+from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, Released, later
+from postroom_delivery.pools import Pools
+from postroom_delivery.scheduler import Scheduler
+from postroom_delivery.session import Session
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Settlement, State
+from postroom_delivery.spool.sqlite import SqliteSpool
+
+log = structlog.get_logger(__name__)
+OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of an attempt", ["outcome", "reason"])
+LATENCY = Histogram(
+    "postroom_delivery_seconds", "From the acceptance of a message to its delivery", buckets=(0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400)
+)
+LOST_LEASES = Counter("postroom_delivery_lost_leases", "Attempts given up because another worker has the lease")
+# A destination with one of these is left alone for the pool's first back-off: more connections would make it worse.
+_BLOCKING = (Class.NETWORK, Class.THROTTLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every worker shares."""
+
+    spool: SqliteSpool
+    pools: Pools
+    hops: Hops
+    clock: Clock
+    own_name: str
+
+
+class Worker:
+    """Made for one batch; lives as long as its connection is worth it."""
+
+    def __init__(self, parts: Parts, first: Batch) -> None:
+        self._parts = parts
+        self._first = first
+        self._pool: Pool = parts.pools.get(first.key.pool)
+        self._session: Session | None = None
+        self._blocked = False
+
+    async def run(self, scheduler: Scheduler) -> None:
+        """Until there is no more work for this connection."""
+        most = self._parts.pools.limits(self._first.key).batch
+        batch: Batch | None = self._first
+        try:
+            while batch is not None:
+                await self._batch(batch, scheduler)
+                batch = await scheduler.more(batch.key) if self._session is not None and self._session.messages < most else None
+        finally:
+            await finish(self._leave())
+
+    async def _leave(self) -> None:
+        now = self._parts.clock.now_ms()
+        blocked_until = now + int(self._pool.retry.initial * 1000) if self._blocked else 0
+        await self._parts.spool.release_slot(now, self._first, blocked_until)
+        if self._session is not None:
+            await self._session.quit()
+
+    async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
+        self._pool = self._parts.pools.get(batch.key.pool)
+        for message in batch.messages:
+            if scheduler.draining or self._blocked:
+                await self._settle(batch, message, attempt.released(message))
+                continue
+            await self._message(batch, message)
+
+    async def _message(self, batch: Batch, message: ClaimedMessage) -> None:
+        moved = [c for c in message.claims if self._destination(batch, c) != batch.key.destination]
+        if moved:
+            await self._move(batch, moved)
+            message = _without(message, moved)
+            if not message.claims:
+                return
+        try:
+            outcomes = await guarded("attempt", self._attempt(batch, message))
+        except LostLease:
+            LOST_LEASES.inc()
+            log.warning("lease lost before the final dot; nothing was sent", message_id=message.id)
+            self._drop_session()
+            return
+        if outcomes is None:  # a poison message: it counts as an attempt, so it ends by expiry at the latest
+            self._drop_session()
+            outcomes = dict.fromkeys(message.claims, later("4.3.0", "internal error, see the log of delivery", Class.OTHER))
+        await self._settle(batch, message, outcomes)
+
+    def _destination(self, batch: Batch, claim: Claim) -> str:
+        return self._parts.pools.destination(batch.key.pool, claim.address.rpartition("@")[2])
+
+    async def _move(self, batch: Batch, claims: list[Claim]) -> None:
+        """The pool's routes have changed since the message was accepted: its recipients go where they belong now."""
+        now = self._parts.clock.now_ms()
+        moves = [Settlement(c, State.SCHEDULED, None, due_at=now, attempted=False, destination=self._destination(batch, c)) for c in claims]
+        await self._parts.spool.settle(now, moves, ())
+
+    async def _attempt(self, batch: Batch, message: ClaimedMessage) -> Mapping[Claim, Outcome]:
+        session = self._session
+        if session is None or not session.usable:
+            self._drop_session()
+            opened = await self._parts.hops.open(self._pool, batch.key.destination)
+            if not isinstance(opened, Session):
+                self._blocked = isinstance(opened, Deferred) and opened.cause.classification in _BLOCKING
+                return dict.fromkeys(message.claims, opened)
+            session = self._session = opened
+        outcomes = await attempt.Attempt(session, message, self._parts.spool.doubt, self._parts.spool.body).run()
+        self._blocked = attempt.ends_session(outcomes)
+        return outcomes
+
+    def _drop_session(self) -> None:
+        if self._session is not None:
+            self._session.abort()
+            self._session = None
+
+    async def _settle(self, batch: Batch, message: ClaimedMessage, outcomes: Mapping[Claim, Outcome]) -> None:
+        session, now = self._session, self._parts.clock.now_ms()
+        context = settle.Context(
+            now=now,
+            pool=batch.key.pool,
+            retry=self._pool.retry,
+            own_name=self._parts.own_name,
+            jitter=random.random(),
+            remote=str(session.host) if session is not None else "",
+            tls=session.connection.tls_text if session is not None else "",
+        )
+        verdict = settle.decide(message, outcomes, context)
+        notices = settle.notices(await self._origin(message), verdict.reports, context) if verdict.reports else []
+        try:
+            await finish(self._parts.spool.settle(now, verdict.settlements, notices))
+        except LostLease:
+            LOST_LEASES.inc()
+            log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
+            return
+        self._tell(message, outcomes, now)
+
+    async def _origin(self, message: ClaimedMessage) -> settle.Origin:
+        body = None
+        if message.ret == "FULL" and message.body_size <= MOST_RETURNED:
+            body = message.body if message.body is not None else b"".join([chunk async for chunk in self._parts.spool.body(message.id)])
+        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers, body)
+        return settle.Origin(
+            original, message.tenant, message.domain, self._parts.pools.destination(self._pool.name, original.reverse_path.rpartition("@")[2])
+        )
+
+    def _tell(self, message: ClaimedMessage, outcomes: Mapping[Claim, Outcome], now: int) -> None:
+        for outcome in outcomes.values():
+            match outcome:
+                case Delivered():
+                    OUTCOMES.labels("delivered", Class.SUCCESS.value).inc()
+                    LATENCY.observe((now - message.received_at) / 1000)
+                case Deferred() | Bounced():
+                    kind = "bounced" if isinstance(outcome, Bounced) else "ambiguous" if outcome.ambiguous else "deferred"
+                    OUTCOMES.labels(kind, outcome.cause.classification.value).inc()
+                case Released():
+                    OUTCOMES.labels("released", "").inc()
+
+
+def _without(message: ClaimedMessage, gone: list[Claim]) -> ClaimedMessage:
+    return replace(message, claims=tuple(claim for claim in message.claims if claim not in gone))
