@@ -29,7 +29,7 @@ def test_records_arrive_with_their_ttl() -> None:
     async def check(server: DnsServer, resolver: dns.asyncresolver.Resolver) -> None:
         server.set("Example.org", "MX", ["10 mx1.example.org.", "20 mx2.example.org."], ttl=7)
         answer = await resolver.resolve("example.ORG", "MX")
-        assert sorted((record.preference, str(record.exchange)) for record in answer) == [(10, "mx1.example.org."), (20, "mx2.example.org.")]
+        assert sorted((record.preference, str(record.exchange).lower()) for record in answer) == [(10, "mx1.example.org."), (20, "mx2.example.org.")]
         assert answer.rrset is not None and answer.rrset.ttl == 7
 
     run(check)

@@ -53,6 +53,7 @@ class DnsServer:
         self._faults: dict[str, Fault] = {}
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def target(self) -> str:
@@ -98,6 +99,10 @@ class DnsServer:
             self._udp.close()
         if self._tcp is not None:
             self._tcp.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        while self._writers:  # each session sees its end at one of the next turns of the loop
+            await asyncio.sleep(0)
 
     def answer(self, wire: bytes, transport: Literal["udp", "tcp"]) -> bytes | None:
         """The response to a question in wire format; None for silence."""
@@ -145,14 +150,18 @@ class DnsServer:
             name = _key(alias.texts[0])
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                (length,) = struct.unpack("!H", await reader.readexactly(2))
-                response = self.answer(await reader.readexactly(length), "tcp")
-                if response is not None:
-                    writer.write(struct.pack("!H", len(response)) + response)
-                    await writer.drain()
-        writer.close()
+        self._writers.add(writer)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+                while True:
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                    response = self.answer(await reader.readexactly(length), "tcp")
+                    if response is not None:
+                        writer.write(struct.pack("!H", len(response)) + response)
+                        await writer.drain()
+        finally:
+            writer.close()
+            self._writers.discard(writer)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -84,9 +84,13 @@ class Sink:
         self.sessions += 1
         session = Session(connection, self.sessions, self._offer, self._script, self.violations.append)
         session.on_message = self._keep
-        # A client that resets or breaks TLS is everyday life for a server, and no news to a test.
-        with contextlib.suppress(OSError):
-            await session.run()
+        try:
+            # A client that resets or breaks TLS is everyday life for a server, and no news to a test.
+            with contextlib.suppress(OSError):
+                await session.run()
+        except asyncio.CancelledError:
+            connection.abort()  # the sink stops: no farewell, so that nothing is left for the loop to do
+            raise
 
     def _script(self, *arguments: object) -> object:
         return self.script(*arguments) if self.script is not None else None  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+# Every command of this project. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help sync check format test heavy protos lock bench images ci
+
+CODE := protos services operator cli tests bench scripts
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+sync:  ## make the environment: every distribution editable, every pin as in pyproject.toml
+	uv sync
+
+check:  ## before every commit: format, lint, types, architecture, unit and contract tests (under two minutes)
+	uv run ruff format --check $(CODE)
+	uv run ruff check $(CODE)
+	uv run mypy services operator cli tests scripts bench
+	uv run pytest tests/unit tests/contract tests/architecture
+
+format:  ## format the code and repair what the lint can repair
+	uv run ruff format $(CODE)
+	uv run ruff check --fix $(CODE)
+
+test:  ## all tests but the heavy ones and those that need a cluster
+	uv run pytest
+
+heavy:  ## minutes of load, kills and fuzzing
+	uv run pytest -m heavy
+
+protos:  ## generate protos/gen from the .proto files
+	uv run python scripts/gen_protos.py
+
+lock:  ## resolve every dependency anew and pin what was found
+	uv run python scripts/pin_versions.py --upgrade
+	uv lock
+	uv sync
+
+bench:  ## messages per second and CPU per message, next to Postfix and OpenDKIM on this machine
+	uv run python -m bench
+
+images:  ## one container image per service
+	for service in ingress signer delivery; do docker build -f services/$$service/Dockerfile -t postroom-$$service . || exit 1; done
+
+ci:  ## what the continuous integration runs
+	.ci/run

@@ -1,0 +1,107 @@
+"""Ingress as a process: follows the directory, opens the ports, serves HTTP; closes in reverse and drains."""
+
+import asyncio
+import contextlib
+import secrets
+import sys
+
+import structlog
+
+from postroom_core import http, rpc
+from postroom_core.clock import SystemClock
+from postroom_core.directory import Directory, FileSource, Snapshot
+from postroom_core.documents import Certificate
+from postroom_core.errors import Transient
+from postroom_core.lifecycle import Stopping, supervised
+from postroom_ingress.clients import SignerClient, SpoolClient
+from postroom_ingress.dialogue import Kind, Offer
+from postroom_ingress.listeners import Listeners, Port, Tls
+from postroom_ingress.passwords import Passwords
+from postroom_ingress.policy import Policy
+from postroom_ingress.reception import Services
+from postroom_ingress.session import Listener
+from postroom_ingress.settings import Settings
+
+log = structlog.get_logger(__name__)
+# A transaction that is past DATA gets this long; Kubernetes' usual grace is 30 s, ours is set to more.
+DRAIN_SECONDS = 60.0
+CANNOT_START = 3
+
+
+class State:
+    """What the directory says now, as sessions see it."""
+
+    def __init__(self) -> None:
+        self.policy = Policy()
+        self.tls = Tls()
+        self.loaded = asyncio.Event()
+
+    def replace(self, snapshot: Snapshot) -> None:
+        self.policy = Policy(snapshot)
+        certificates = snapshot.of(Certificate)
+        self.tls.replace(certificates.get("default") or next(iter(certificates.values()), None))
+        self.loaded.set()
+
+
+def ports(settings: Settings) -> list[tuple[Kind, Port]]:
+    """The listeners that are configured."""
+    places = (
+        (Kind.SUBMISSION, "submission", settings.listen_submission, False),
+        (Kind.SUBMISSION, "tls", settings.listen_tls, True),
+        (Kind.RELAY, "relay", settings.listen_relay, False),
+    )
+    found = []
+    for kind, name, where, implicit in places:
+        if where:
+            address, _, port = where.rpartition(":")
+            found.append((kind, Port(name, address.strip("[]"), int(port), implicit)))
+    return found
+
+
+async def run(settings: Settings, stopping: Stopping) -> None:
+    """Until asked to stop. Exits with status 3 and one line when a port is taken."""
+    try:
+        await _serve(settings, stopping)
+    except OSError as error:
+        print(f"postroom-ingress: {error}", file=sys.stderr)
+        raise SystemExit(CANNOT_START) from None
+
+
+async def _serve(settings: Settings, stopping: Stopping) -> None:
+    state, listening = State(), False
+    directory = Directory(FileSource(settings.directory))
+    directory.subscribe(state.replace)
+    with contextlib.suppress(Transient):  # not published yet: readiness says so
+        directory.refresh()
+    async with contextlib.AsyncExitStack() as stack:
+        ready = http.application(lambda: "" if listening else "no directory yet")
+        await stack.enter_async_context(http.serve(settings.http, ready))
+        follower = asyncio.create_task(supervised("directory", directory.follow))
+        stack.callback(follower.cancel)
+        signer = await stack.enter_async_context(rpc.connect(settings.signer_target))
+        delivery = await stack.enter_async_context(rpc.connect(settings.delivery_target))
+        clock = SystemClock()
+        services = Services(SignerClient(signer), SpoolClient(delivery), clock)
+        passwords, secret = Passwords(clock), secrets.token_bytes(32)
+        if not await _either(state.loaded, stopping):
+            return
+        listeners = Listeners(settings.max_connections)
+        for kind, port in ports(settings):
+            if port.implicit_tls and state.tls.current() is None:
+                raise OSError(f"no certificate for {port.address}:{port.port} ({port.name})")
+            offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients)
+            await listeners.open(port, Listener(offer, lambda: state.policy, state.tls.current, passwords, services, secret))
+        listening = True
+        log.info("ingress is serving", listeners=repr(listeners))
+        await stopping.wait()
+        log.info("ingress drains")
+        await listeners.drain(DRAIN_SECONDS)
+
+
+async def _either(loaded: asyncio.Event, stopping: Stopping) -> bool:
+    """Waits for the directory; False when the stop comes first."""
+    waits = {asyncio.create_task(loaded.wait()), asyncio.create_task(stopping.wait())}
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return loaded.is_set() and not stopping.requested

@@ -1,0 +1,231 @@
+"""The server's side of SMTP without sockets: a command line in, what to do out. Pure (RFC 5321 section 4.1, RFC 3207, 4954, 6409).
+
+The verbs and when they are allowed are one table. The session (I/O) carries the actions out and tells the dialogue how TLS, AUTH and DATA ended.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from postroom_core.reply import Reply
+from postroom_ingress import policy, sasl
+from postroom_ingress.params import BadArgument, MailArguments, RcptArguments, parse_mail, parse_rcpt
+from postroom_ingress.policy import Identity
+
+_HELO = re.compile(r"[!-'*-~]{1,255}")
+_SYNTAX = Reply(501, "5.5.4", "Syntax error in the argument")
+
+
+class Kind(Enum):
+    """What a listener is for."""
+
+    SUBMISSION = "submission"  # RFC 6409: AUTH first, always
+    RELAY = "relay"  # clients known by their address, or AUTH
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a listener announces and allows; sizes in octets. `recipients` is the listener's own limit."""
+
+    kind: Kind
+    own_name: str
+    size: int
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Only a reply; `close` ends the session behind it."""
+
+    reply: Reply
+    close: bool = False
+    counts: bool = False  # against the session's errors
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """220 and the handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """A SASL exchange; `initial` is the decoded initial response."""
+
+    mechanism: str
+    initial: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """354 and the content."""
+
+
+Action = Say | StartTls | Authenticate | Data
+
+
+@dataclass
+class Transaction:
+    """The envelope so far. `identity` is who sends."""
+
+    mail: MailArguments
+    identity: Identity | None
+    recipients: list[RcptArguments] = field(default_factory=list)
+
+
+class Dialogue:
+    """One session's state. `clients` are the identities that the peer's address has without AUTH."""
+
+    def __init__(self, offer: Offer, clients: list[Identity], *, tls: bool, tls_offered: bool) -> None:
+        self._offer = offer
+        self._clients = clients
+        self._tls = tls
+        self._tls_offered = tls_offered
+        self.helo = ""
+        self.esmtp = False
+        self.identity: Identity | None = None
+        self.transaction: Transaction | None = None
+        verbs: dict[str, Callable[[str], Action]] = {
+            **{"EHLO": self._ehlo, "HELO": self._helo, "MAIL": self._mail, "RCPT": self._rcpt, "DATA": self._data, "RSET": self._rset},
+            **{"NOOP": self._noop, "VRFY": self._vrfy, "QUIT": self._quit, "STARTTLS": self._starttls, "AUTH": self._auth},
+        }
+        self._verbs = verbs
+
+    def command(self, line: bytes) -> Action:
+        """What a line (without CRLF) asks for. Never raises."""
+        if b"\n" in line or b"\r" in line or b"\0" in line:
+            return Say(Reply(500, "5.5.2", "A command has a bare CR, a bare LF or a NUL"), close=True)
+        try:
+            text = line.decode("ascii")
+        except UnicodeDecodeError:
+            return Say(Reply(500, "5.5.2", "A command has octets outside ASCII"), counts=True)
+        verb, _, argument = text.partition(" ")
+        handler = self._verbs.get(verb.upper())
+        if handler is None:
+            return Say(Reply(500, "5.5.1", "Command not recognized"), counts=True)
+        try:
+            return handler(argument.rstrip(" "))
+        except BadArgument as error:
+            return Say(error.reply, counts=True)
+
+    # Outcomes that the session reports
+
+    def tls_started(self) -> None:
+        """RFC 3207 section 4.2: everything the client said before is forgotten."""
+        self._tls = True
+        self.helo, self.esmtp, self.identity, self.transaction = "", False, None, None
+
+    def authenticated(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def data_done(self) -> None:
+        self.transaction = None
+
+    # Verbs
+
+    def _ehlo(self, argument: str) -> Action:
+        if not _HELO.fullmatch(argument):
+            return Say(_SYNTAX, counts=True)
+        self.helo, self.esmtp, self.transaction = argument, True, None
+        lines = [f"{self._offer.own_name} greets {argument}", "PIPELINING", f"SIZE {self._offer.size}", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"]
+        if self._tls_offered and not self._tls:
+            lines.append("STARTTLS")
+        if self._tls:
+            lines.append(f"AUTH {' '.join(sasl.MECHANISMS)}")
+        return Say(Reply(250, "", "\n".join(lines)))
+
+    def _helo(self, argument: str) -> Action:
+        if not _HELO.fullmatch(argument):
+            return Say(_SYNTAX, counts=True)
+        self.helo, self.esmtp, self.transaction = argument, False, None
+        return Say(Reply(250, "", self._offer.own_name))
+
+    def _starttls(self, argument: str) -> Action:
+        if argument:
+            return Say(_SYNTAX, counts=True)
+        if self._tls or not self._tls_offered:
+            return Say(Reply(503, "5.5.1", "TLS is already in use" if self._tls else "STARTTLS is not offered here"), counts=True)
+        if not self.esmtp:
+            return Say(Reply(503, "5.5.1", "EHLO first"), counts=True)
+        return StartTls()
+
+    def _auth(self, argument: str) -> Action:
+        if not self.esmtp or self.transaction is not None or self.identity is not None:
+            return Say(Reply(503, "5.5.1", "AUTH is allowed once, after EHLO, outside of a transaction"), counts=True)
+        if not self._tls:
+            return Say(Reply(538, "5.7.11", "Encryption required for authentication"), counts=True)
+        mechanism, _, initial = argument.partition(" ")
+        if mechanism.upper() not in sasl.MECHANISMS:
+            return Say(Reply(504, "5.5.4", "Unknown authentication mechanism"), counts=True)
+        decoded = sasl.decode(initial.encode("ascii")) if initial else None
+        if initial and decoded is None:
+            return Say(Reply(501, "5.5.2", "The initial response is not base64"), counts=True)
+        return Authenticate(mechanism.upper(), decoded)
+
+    def _mail(self, argument: str) -> Action:
+        if not self.helo or self.transaction is not None:
+            return Say(Reply(503, "5.5.1", "EHLO first" if not self.helo else "A transaction is already open"), counts=True)
+        if self._offer.kind is Kind.SUBMISSION and self.identity is None:
+            return Say(Reply(530, "5.7.0", "Authentication required"), counts=True)
+        mail = parse_mail(argument)
+        identity = self.identity or self._client_for(mail)
+        limit = self._size_limit(identity)
+        if mail.size > limit:
+            return Say(Reply(552, "5.3.4", f"The message is larger than the limit of {limit} octets"))
+        if identity is not None and (refusal := policy.check_sender(identity, mail.sender)) is not None:
+            return Say(refusal)
+        self.transaction = Transaction(mail, identity)
+        return Say(Reply(250, "2.1.0", "Sender ok"))
+
+    def _client_for(self, mail: MailArguments) -> Identity | None:
+        """The client entry for this address whose senders fit; a stranger otherwise, who is refused at RCPT."""
+        return next((c for c in self._clients if mail.sender is None or policy.may_use(c, mail.sender)), None)
+
+    def _size_limit(self, identity: Identity | None) -> int:
+        domain = identity.domain.limits.max_message_bytes if identity is not None else None
+        return min(self._offer.size, domain) if domain is not None else self._offer.size
+
+    @property
+    def size_limit(self) -> int:
+        """In octets, for the transaction that is open."""
+        return self._size_limit(self.transaction.identity if self.transaction is not None else None)
+
+    def _rcpt(self, argument: str) -> Action:
+        transaction = self.transaction
+        if transaction is None:
+            return Say(Reply(503, "5.5.1", "MAIL first"), counts=True)
+        rcpt = parse_rcpt(argument)
+        if transaction.identity is None:
+            return Say(policy.NOT_ALLOWED, counts=True)
+        limit = transaction.identity.domain.limits.max_recipients_per_message or self._offer.recipients
+        if len(transaction.recipients) >= min(limit, self._offer.recipients):
+            return Say(Reply(452, "4.5.3", "Too many recipients in one message"))
+        if rcpt.recipient not in (other.recipient for other in transaction.recipients):
+            transaction.recipients.append(rcpt)
+        return Say(Reply(250, "2.1.5", "Recipient ok"))
+
+    def _data(self, argument: str) -> Action:
+        if argument:
+            return Say(_SYNTAX, counts=True)
+        if self.transaction is None or not self.transaction.recipients:
+            return Say(Reply(503, "5.5.1", "No valid recipients" if self.transaction is not None else "MAIL first"), counts=True)
+        return Data()
+
+    def _rset(self, argument: str) -> Action:
+        if argument:
+            return Say(_SYNTAX, counts=True)
+        self.transaction = None
+        return Say(Reply(250, "2.0.0", "Ok"))
+
+    def _noop(self, _: str) -> Action:
+        return Say(Reply(250, "2.0.0", "Ok"), counts=True)
+
+    def _vrfy(self, argument: str) -> Action:
+        if not argument:
+            return Say(_SYNTAX, counts=True)
+        return Say(Reply(252, "2.5.0", "Cannot verify, but will accept the message and attempt delivery"), counts=True)
+
+    def _quit(self, argument: str) -> Action:
+        if argument:
+            return Say(_SYNTAX, counts=True)
+        return Say(Reply(221, "2.0.0", "Bye"), close=True)

@@ -1,0 +1,64 @@
+"""Checking passwords of PLAIN and LOGIN against scrypt verifiers, without stopping the event loop and without doing the work twice.
+
+scrypt costs some 50 ms and 16 MiB by design. It runs in threads, at most two at once, and a right password is remembered for some minutes as a
+keyed digest that also covers the verifier, so that a changed password is forgotten at once. Never stores or logs a password.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+
+from postroom_core.clock import Clock
+from postroom_core.documents import ScryptVerifier, Verifier
+
+# Long enough for a client that opens a connection per message, short enough that a leaked memory image is worth little.
+REMEMBER_SECONDS = 300.0
+MOST_REMEMBERED = 10_000
+# Two cores' worth: more would only take memory from each other.
+PARALLEL = 2
+_MEMORY = 64 * 1024 * 1024
+# A password is no book: longer ones are refused before they cost anything.
+LONGEST = 1024
+
+
+class Passwords:
+    """One for the process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, float] = {}
+        self._room = asyncio.Semaphore(PARALLEL)
+        self._nobody = ScryptVerifier(
+            salt=base64.b64encode(secrets.token_bytes(16)).decode(), n=2**14, r=8, p=1, key=base64.b64encode(bytes(32)).decode()
+        )
+
+    async def right(self, verifiers: Sequence[Verifier], password: str) -> bool:
+        """Whether one of the verifiers fits; none at all (an unknown user) takes as long as a wrong password."""
+        if len(password) > LONGEST:
+            return False
+        for verifier in [v.scrypt for v in verifiers] or [self._nobody]:
+            digest = hmac.digest(self._key, f"{verifier.key}\0{password}".encode(), "sha256")
+            if self._known.get(digest, 0.0) > self._clock.monotonic():
+                return True
+            async with self._room:
+                fits = await asyncio.to_thread(_fits, verifier, password)
+            if fits and verifier is not self._nobody:
+                self._remember(digest)
+                return True
+        return False
+
+    def _remember(self, digest: bytes) -> None:
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        self._known[digest] = self._clock.monotonic() + REMEMBER_SECONDS
+
+
+def _fits(verifier: ScryptVerifier, password: str) -> bool:
+    wanted = base64.b64decode(verifier.key)
+    salt = base64.b64decode(verifier.salt)
+    made = hashlib.scrypt(password.encode(), salt=salt, n=verifier.n, r=verifier.r, p=verifier.p, maxmem=_MEMORY, dklen=len(wanted))
+    return hmac.compare_digest(made, wanted)

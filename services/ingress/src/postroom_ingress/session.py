@@ -1,0 +1,259 @@
+"""One SMTP session: carries out what the dialogue decides. I/O only.
+
+Replies are written in order and sent together while pipelined commands wait (RFC 2920). Data that a client sends where it must wait for a reply
+(behind STARTTLS, AUTH, DATA, before the greeting) cuts the session: it is an injection or a smuggler (A3, A4). Every wait has a deadline, the session
+has one, and errors are counted: first they cost time, then the session.
+"""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter
+
+from postroom_core.connection import Connection, ConnectionClosed, LineTooLong
+from postroom_core.ids import new_message_id
+from postroom_core.reply import Reply
+from postroom_ingress import envelope, sasl
+from postroom_ingress.dialogue import Action, Authenticate, Data, Dialogue, Kind, Offer, Say, StartTls
+from postroom_ingress.passwords import Passwords
+from postroom_ingress.policy import Login, Policy, of_login
+from postroom_ingress.reception import Order, Reception, Services
+from postroom_ingress.stamp import Trace
+
+log = structlog.get_logger(__name__)
+SESSIONS = Counter("postroom_ingress_sessions", "Sessions by how they ended", ["end"])
+AUTHENTICATIONS = Counter("postroom_ingress_authentications", "AUTH by outcome", ["outcome"])
+
+IDLE_SECONDS = 300.0  # RFC 5321 section 4.5.3.2.7
+SESSION_SECONDS = 4 * 3600.0  # long-lived pools of connections reconnect a few times a day; nothing else needs longer
+TLS_SECONDS = 30.0
+AUTH_SECONDS = 60.0
+# RFC 5321 section 4.5.3.1.4 plus what SIZE, BODY, DSN (RFC 3461: 500 for ORCPT) and AUTH= may add.
+COMMAND_OCTETS = 2048
+AUTH_OCTETS = 12288 + 2  # RFC 4954 section 4
+# Every error over the first costs a second, the hard limit the session; harmless commands (NOOP, VRFY) count too.
+SOFT_ERRORS = 10
+HARD_ERRORS = 20
+ERROR_SECONDS = 1.0
+# Guessing: a second for each wrong password, the session for the third.
+MOST_FAILURES = 3
+
+CLOSING = Reply(421, "4.3.2", "The service is closing, try again soon")
+TIMEOUT = Reply(421, "4.4.2", "Timeout, closing the connection")
+ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
+FAILED = Reply(535, "5.7.8", "Authentication failed")
+EARLY = Reply(554, "5.5.0", "Data was sent before the reply it had to wait for")
+LONG_LINE = Reply(500, "5.5.2", "The command line is too long")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What all sessions of one listener share. `policy` and `tls` give what is in force now."""
+
+    offer: Offer
+    policy: Callable[[], Policy]
+    tls: Callable[[], ssl.SSLContext | None]
+    passwords: Passwords
+    services: Services
+    secret: bytes
+
+
+class Session:
+    """Made for one connection; `run` until it ends."""
+
+    def __init__(self, connection: Connection, listener: Listener) -> None:
+        self._connection = connection
+        self._listener = listener
+        self._peer = connection.peer
+        offered = connection.tls is None and listener.tls() is not None
+        clients = listener.policy().clients_at(self._peer) if listener.offer.kind is Kind.RELAY else []
+        self._dialogue = Dialogue(listener.offer, clients, tls=connection.tls is not None, tls_offered=offered)
+        self._errors = 0
+        self._failures = 0
+        self._busy = False
+        self._closing = False
+
+    async def run(self) -> None:
+        """Never raises for what a client does."""
+        end = "closed"
+        try:
+            async with asyncio.timeout(SESSION_SECONDS):
+                await self._talk()
+        except TimeoutError:
+            end = "timeout"
+            self._connection.write(TIMEOUT.encode())
+        except (ConnectionClosed, OSError, ssl.SSLError):
+            end = "lost"
+        finally:
+            SESSIONS.labels(end).inc()
+            self._connection.close()
+
+    def drain(self) -> None:
+        """Asks the session to end: at once when it waits for a command, else after the transaction it is in (RFC 5321 section 3.8)."""
+        self._closing = True
+        if not self._busy:
+            self._connection.write(CLOSING.encode())
+            self._connection.close()
+
+    async def _talk(self) -> None:
+        if self._connection.buffered:
+            self._connection.write(EARLY.encode())
+            return
+        self._say(Reply(220, "", f"{self._listener.offer.own_name} ESMTP Postroom"))
+        while True:
+            if not self._connection.buffered:
+                await self._connection.drain()
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    line = await self._connection.line(COMMAND_OCTETS)
+            except LineTooLong:
+                if not await self._carry_out(Say(LONG_LINE, counts=True)):
+                    return
+                continue
+            self._busy = True
+            going_on = await self._carry_out(self._dialogue.command(line))
+            self._busy = False
+            if not going_on:
+                return
+            if self._closing:
+                self._say(CLOSING)
+                return
+
+    def _say(self, reply: Reply) -> None:
+        self._connection.write(reply.encode())
+
+    async def _carry_out(self, action: Action) -> bool:
+        """Whether the session goes on."""
+        if not isinstance(action, Say) and self._connection.buffered:
+            self._say(EARLY)
+            return False
+        match action:
+            case Say():
+                return await self._answer(action)
+            case StartTls():
+                return await self._start_tls()
+            case Authenticate():
+                return await self._authenticate(action)
+            case Data():
+                return await self._data()
+
+    async def _answer(self, action: Say) -> bool:
+        self._errors += action.counts
+        if self._errors > HARD_ERRORS:
+            self._say(ERRORS)
+            return False
+        if action.counts and self._errors > SOFT_ERRORS:
+            await asyncio.sleep(ERROR_SECONDS)
+        self._say(action.reply)
+        return not action.close
+
+    async def _start_tls(self) -> bool:
+        context = self._listener.tls()
+        if context is None:
+            self._say(Reply(454, "4.7.0", "TLS is not available now"))
+            return True
+        self._say(Reply(220, "2.0.0", "Ready to start TLS"))
+        await self._connection.drain()
+        await self._connection.start_tls(context, server_side=True, handshake_seconds=TLS_SECONDS)
+        self._dialogue.tls_started()
+        return True
+
+    # AUTH
+
+    async def _authenticate(self, action: Authenticate) -> bool:
+        policy = self._listener.policy()
+        mechanism: sasl.Plain | sasl.Login | sasl.Scram
+        if action.mechanism == "SCRAM-SHA-256":
+            mechanism = sasl.Scram(lambda name: login.credential.verifiers if (login := policy.login(name)) else (), self._listener.secret)
+        else:
+            mechanism = sasl.Plain() if action.mechanism == "PLAIN" else sasl.Login()
+        step = mechanism.start(action.initial)
+        while isinstance(step, sasl.Challenge):
+            response = await self._challenge(step.data)
+            if isinstance(response, Reply):
+                return await self._answer(Say(response, counts=True))
+            step = mechanism.respond(response)
+        return await self._decide(step, policy)
+
+    async def _challenge(self, data: bytes) -> bytes | Reply:
+        self._connection.write(b"334 " + base64.b64encode(data) + b"\r\n")
+        await self._connection.drain()
+        try:
+            async with asyncio.timeout(AUTH_SECONDS):
+                line = await self._connection.line(AUTH_OCTETS)
+        except LineTooLong:
+            return Reply(500, "5.5.6", "The authentication line is too long")
+        if line == b"*":
+            return Reply(501, "5.7.0", "Authentication cancelled")
+        response = sasl.decode(line)
+        return response if response is not None else Reply(501, "5.5.2", "The response is not base64")
+
+    async def _decide(self, step: sasl.CheckPassword | sasl.Proven | sasl.Failed, policy: Policy) -> bool:
+        login: Login | None = None
+        match step:
+            case sasl.Failed(syntax=True):
+                return await self._answer(Say(Reply(501, "5.5.2", "The authentication exchange is malformed"), counts=True))
+            case sasl.CheckPassword(username=username, password=password):
+                found = policy.login(username)
+                if await self._listener.passwords.right(found.credential.verifiers if found else (), password):
+                    login = found
+            case sasl.Proven(username=username):
+                login = policy.login(username)
+        identity = of_login(login, self._peer) if login is not None else None
+        AUTHENTICATIONS.labels("failed" if identity is None else "succeeded").inc()
+        if identity is None:
+            return await self._failed()
+        self._dialogue.authenticated(identity)
+        self._say(Reply(235, "2.7.0", "Authentication succeeded"))
+        return True
+
+    async def _failed(self) -> bool:
+        self._failures += 1
+        log.info("authentication failed", client=self._peer)
+        await asyncio.sleep(ERROR_SECONDS)
+        if self._failures >= MOST_FAILURES:
+            self._say(Reply(421, "4.7.0", "Too many failed authentications, closing the connection"))
+            return False
+        self._say(FAILED)
+        return True
+
+    # DATA
+
+    async def _data(self) -> bool:
+        transaction = self._dialogue.transaction
+        assert transaction is not None
+        assert transaction.identity is not None
+        clock, offer = self._listener.services.clock, self._listener.offer
+        now = clock.now_ms()
+        message_id = new_message_id(now)
+        tls = self._connection.tls
+        cipher = tls.cipher() if tls is not None else None
+        trace = Trace(
+            helo=self._dialogue.helo,
+            client=self._peer,
+            own_name=offer.own_name,
+            message_id=message_id,
+            received_at=now,
+            esmtp=self._dialogue.esmtp,
+            tls_cipher=cipher[0] if cipher else "",
+            authenticated=transaction.identity.authenticated,
+            recipient=str(transaction.recipients[0].recipient) if len(transaction.recipients) == 1 else "",
+        )
+        order = Order(
+            envelope=envelope.of(transaction, message_id, now, self._peer),
+            identity=transaction.identity,
+            trace=trace,
+            size_limit=self._dialogue.size_limit,
+            submission=offer.kind is Kind.SUBMISSION,
+        )
+        self._say(Reply(354, "", "End data with <CRLF>.<CRLF>"))
+        await self._connection.drain()
+        reply = await Reception(order, self._listener.services).run(self._connection)
+        log.info("message answered", message_id=message_id, code=reply.code, enhanced=reply.enhanced, identity=transaction.identity.name)
+        self._dialogue.data_done()
+        self._say(reply)
+        return True

@@ -1,0 +1,16 @@
+"""Starts signer: settings, logs, the app."""
+
+from postroom_core import lifecycle, logs, settings
+from postroom_signer import app
+from postroom_signer.settings import Settings
+
+
+def main() -> None:
+    """Exits with 2 for wrong settings, 3 for a socket that cannot be bound."""
+    configured = settings.load(Settings)
+    logs.configure("signer", configured.log_level, addresses=configured.log_addresses)
+    lifecycle.run(lambda stopping: app.run(configured, stopping))
+
+
+if __name__ == "__main__":
+    main()

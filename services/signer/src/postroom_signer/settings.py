@@ -1,0 +1,11 @@
+"""Settings of the signer."""
+
+from pydantic import Field
+
+from postroom_core.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """See the descriptions."""
+
+    listen: str = Field(description="gRPC target, unix:PATH")
