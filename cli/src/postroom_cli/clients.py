@@ -1,0 +1,177 @@
+"""gRPC client of the commands: wire in, plain dictionaries out. Every call has a deadline, but following events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+from grpc import aio
+
+from postroom.v1 import queue_pb2, queue_pb2_grpc
+from postroom_cli.layout import Layout
+from postroom_core import rpc
+from postroom_core.errors import Permanent, Unavailable
+
+SECONDS = 10.0
+ACTIONS = {
+    "retry": queue_pb2.ActRequest.RETRY,
+    "hold": queue_pb2.ActRequest.HOLD,
+    "release": queue_pb2.ActRequest.RELEASE,
+    "bounce": queue_pb2.ActRequest.BOUNCE,
+    "rm": queue_pb2.ActRequest.DELETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A recipient's state; times in Unix milliseconds."""
+
+    address: str
+    state: str
+    due_at: int
+    attempts: int
+    last_reply: str
+    last_class: str
+    in_doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message with its recipients."""
+
+    id: str
+    reverse_path: str
+    pool: str
+    tenant: str
+    size: int
+    received_at: int
+    expires_at: int
+    recipients: tuple[Recipient, ...]
+    credential: str = ""
+    client_address: str = ""
+    headers: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One state change."""
+
+    number: int
+    at: int
+    message: str
+    recipient: str
+    kind: str
+    code: int
+    enhanced: str
+    text: str
+    classification: str
+    remote: str
+    tls: str
+    attempt: int
+    raw: dict[str, Any] = field(repr=False, default_factory=dict)
+
+
+class QueueClient:
+    """Asks a running delivery. Raises Unavailable when there is none, Permanent for what it does not know."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self._stub = queue_pb2_grpc.QueueStub(channel)
+
+    async def list(self, *, states: Sequence[str] = (), domain: str = "", sender: str = "", limit: int = 100) -> list[Message]:
+        request = queue_pb2.ListRequest(states=states, domain=domain, sender=sender, limit=limit)
+        with _mapped():
+            response = await self._stub.List(request, timeout=SECONDS)
+        return [_message(summary) for summary in response.messages]
+
+    async def show(self, message_id: str, *, headers: bool = False) -> Message:
+        with _mapped():
+            detail = await self._stub.Show(queue_pb2.ShowRequest(message_id=message_id, headers=headers), timeout=SECONDS)
+        return _message(detail.summary, credential=detail.credential, client_address=detail.client_address, headers=detail.header_block)
+
+    async def events(self, message_id: str = "", *, follow: bool = False) -> AsyncIterator[Event]:
+        request = queue_pb2.EventsRequest(message_id=message_id, follow=follow)
+        with _mapped():
+            async for event in self._stub.Events(request, timeout=None if follow else SECONDS * 6):
+                yield _event(event)
+
+    async def act(self, action: str, ids: Sequence[str], *, everything: bool = False, domain: str = "") -> int:
+        request = queue_pb2.ActRequest(action=ACTIONS[action], message_ids=ids, all=everything, domain=domain)
+        with _mapped():
+            return (await self._stub.Act(request, timeout=SECONDS * 30)).changed
+
+    async def suspend(self, pool: str, destination: str, *, suspended: bool) -> int:
+        request = queue_pb2.SuspendDestinationRequest(pool=pool, destination=destination, suspended=suspended)
+        with _mapped():
+            return (await self._stub.SuspendDestination(request, timeout=SECONDS)).changed
+
+    async def stats(self) -> dict[str, Any]:
+        with _mapped():
+            response = await self._stub.Stats(queue_pb2.StatsRequest(), timeout=SECONDS)
+        return {
+            "recipients": dict(response.recipients),
+            "due": response.due,
+            "oldest_due_seconds": response.oldest_due_seconds,
+            "in_doubt": response.in_doubt,
+            "destinations": [
+                MessageToDict(d, preserving_proto_field_name=True, always_print_fields_with_no_presence=True) for d in response.destinations
+            ],
+        }
+
+
+@contextlib.asynccontextmanager
+async def connected(layout: Layout) -> AsyncIterator[QueueClient]:
+    """A client of the instance with this data folder. Raises Unavailable when none runs."""
+    socket = layout.socket("delivery")
+    if not socket.exists():
+        raise Unavailable(f"no Postroom is running with the data folder {layout.root}; start it with postroom up, or set POSTROOM_DATA_DIR")
+    async with rpc.connect(f"unix:{socket}") as channel:
+        yield QueueClient(channel)
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+            raise Permanent(error.details() or "not found") from error
+        raise Unavailable(f"Postroom does not answer ({error.code().name}); is postroom up running with this data folder?") from error
+
+
+def _message(summary: queue_pb2.MessageSummary, **detail: Any) -> Message:
+    recipients = tuple(Recipient(r.address, r.state, r.due_at_ms, r.attempts, r.last_reply, r.last_class, r.in_doubt) for r in summary.recipients)
+    return Message(
+        id=summary.message_id,
+        reverse_path=summary.reverse_path,
+        pool=summary.pool,
+        tenant=summary.tenant,
+        size=summary.size,
+        received_at=summary.received_at_ms,
+        expires_at=summary.expires_at_ms,
+        recipients=recipients,
+        **detail,
+    )
+
+
+def _event(event: queue_pb2.Event) -> Event:
+    raw = MessageToDict(event, preserving_proto_field_name=True)
+    raw.update(number=event.number, at_ms=event.at_ms)  # protobuf's JSON makes 64-bit numbers strings
+    return Event(
+        number=event.number,
+        at=event.at_ms,
+        message=event.message_id,
+        recipient=event.recipient,
+        kind=event.kind,
+        code=event.code,
+        enhanced=event.enhanced,
+        text=event.text,
+        classification=getattr(event, "class"),
+        remote=event.remote,
+        tls=event.tls,
+        attempt=event.attempt,
+        raw=raw,
+    )

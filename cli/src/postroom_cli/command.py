@@ -1,0 +1,24 @@
+"""What the commands share: the data folder, --json, and how errors end a command."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from postroom_cli.layout import Layout
+from postroom_core.settings import data_dir
+
+T = TypeVar("T")
+as_json = click.option("--json", "json_", is_flag=True, help="For scripts: JSON on standard output.")
+
+
+def layout() -> Layout:
+    """Of POSTROOM_DATA_DIR."""
+    return Layout(data_dir(os.environ))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work in an event loop; errors reach postroom_cli.__main__."""
+    return asyncio.run(work)

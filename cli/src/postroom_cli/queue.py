@@ -1,0 +1,214 @@
+"""The commands that look at and steer the queue: queue …, explain, events, stats."""
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.table import Table
+
+from postroom_cli import show, story
+from postroom_cli.clients import ACTIONS, Message, connected
+from postroom_cli.command import as_json, layout, run
+from postroom_core.errors import Permanent
+
+# People's eyes; the spool is asked once in this time.
+POLL_SECONDS = 0.2
+_COLOURS = {"delivered": "green", "bounced": "red", "expired": "red", "dead-letter": "red", "deferred": "yellow", "ambiguous": "yellow"}
+
+
+@click.group()
+def queue() -> None:
+    """Look at and steer the queue."""
+
+
+def _dump(value: Any) -> None:
+    def plain(found: Any) -> Any:
+        return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+
+    click.echo(json.dumps(value, default=plain, ensure_ascii=False))
+
+
+@queue.command("ls")
+@click.option("--state", "states", multiple=True, help="scheduled, leased, held, delivered, bounced, expired, deleted; default: the open ones.")
+@click.option("--domain", default="", help="Only recipients of this domain.")
+@click.option("--sender", default="", help="Only this reverse-path.")
+@click.option("--limit", default=100, type=click.IntRange(1, 1000), help="At most so many messages.")
+@as_json
+def list_(states: Sequence[str], domain: str, sender: str, limit: int, json_: bool) -> None:
+    """Messages in the queue, oldest first."""
+
+    async def ask() -> list[Message]:
+        async with connected(layout()) as client:
+            return await client.list(states=states, domain=domain, sender=sender, limit=limit)
+
+    messages = run(ask())
+    if json_:
+        for message in messages:
+            _dump(dataclasses.asdict(message))
+        return
+    table = Table("id", "received", "from", "to", "state", "attempts", "next try", "last reply")
+    for message in messages:
+        for recipient in message.recipients:
+            colour = {"scheduled": "yellow", "held": "magenta", "leased": "cyan", "delivered": "green"}.get(recipient.state, "red")
+            due = show.when(recipient.due_at) if recipient.state == "scheduled" else ""
+            row = (message.id, show.when(message.received_at), message.reverse_path or "<>", recipient.address)
+            table.add_row(*row, f"[{colour}]{recipient.state}[/]", str(recipient.attempts), due, recipient.last_reply)
+    show.out.print(table if messages else "the queue is empty")
+
+
+@queue.command("show")
+@click.argument("message_id")
+@click.option("--headers", is_flag=True, help="With the header block, while the message is open.")
+@as_json
+def show_(message_id: str, headers: bool, json_: bool) -> None:
+    """One message with every recipient."""
+
+    async def ask() -> Message:
+        async with connected(layout()) as client:
+            return await client.show(message_id, headers=headers)
+
+    message = run(ask())
+    if json_:
+        _dump(dataclasses.asdict(message))
+        return
+    for name, value in (("id", message.id), ("from", message.reverse_path or "<>"), ("pool", message.pool), ("size", show.size(message.size))):
+        show.out.print(f"[bold]{name}[/bold] {value}")
+    for recipient in message.recipients:
+        show.out.print(f"  {recipient.address}: {recipient.state}, {recipient.attempts} attempts {recipient.last_reply}", markup=False)
+    if headers:
+        click.echo(message.headers.decode("utf-8", "replace"))
+
+
+def _action(name: str, help_text: str) -> None:
+    @queue.command(name, help=help_text)
+    @click.argument("message_ids", nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="Every open message.")
+    @click.option("--domain", default="", help="With --all: only recipients of this domain.")
+    @as_json
+    def command(message_ids: Sequence[str], everything: bool, domain: str, json_: bool) -> None:
+        if not message_ids and not everything:
+            raise click.UsageError("name message ids, or --all")
+
+        async def act() -> int:
+            async with connected(layout()) as client:
+                return await client.act(name, message_ids, everything=everything, domain=domain)
+
+        changed = run(act())
+        _dump({"changed": changed}) if json_ else show.out.print(f"{changed} recipients changed")
+        if not changed:
+            raise SystemExit(1)
+
+
+for _name, _help in zip(
+    ACTIONS,
+    ("Try now.", "Stop trying until released.", "Let held messages go on.", "End with a notice to the sender.", "End without a notice."),
+    strict=True,
+):
+    _action(_name, _help)
+
+
+@queue.command("suspend")
+@click.argument("destination")
+@click.option("--pool", default="default/main", show_default=True)
+@click.option("--resume", is_flag=True, help="Let it go on.")
+def suspend(destination: str, pool: str, resume: bool) -> None:
+    """Stop all attempts to one destination."""
+
+    async def act() -> int:
+        async with connected(layout()) as client:
+            return await client.suspend(pool, destination, suspended=not resume)
+
+    run(act())
+    show.out.print(f"{destination} {'goes on' if resume else 'is suspended'}")
+
+
+@queue.command("wait-empty")
+@click.option("--timeout", type=float, default=None, help="Seconds to wait; exit code 1 when they pass.")
+@as_json
+def wait_empty(timeout: float | None, json_: bool) -> None:
+    """Wait until nothing is waiting or being sent."""
+
+    async def wait() -> dict[str, int]:
+        async with connected(layout()) as client:
+            while True:
+                found = (await client.stats())["recipients"]
+                if not any(found.get(state) for state in ("scheduled", "leased")):
+                    return dict(found)
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def bounded() -> dict[str, int]:
+        try:
+            async with asyncio.timeout(timeout):
+                return await wait()
+        except TimeoutError:
+            raise Permanent(f"the queue is not empty after {timeout} s") from None
+
+    found = run(bounded())
+    _dump({"empty": True, "recipients": found}) if json_ else show.out.print(f"empty; on hold: {found.get('held', 0)}")
+
+
+@click.command()
+@click.argument("message_id")
+@as_json
+def explain(message_id: str, json_: bool) -> None:
+    """The story of a message in plain words."""
+
+    async def ask() -> tuple[Message, list[Any]]:
+        async with connected(layout()) as client:
+            return await client.show(message_id), [event async for event in client.events(message_id)]
+
+    message, events = run(ask())
+    if json_:
+        _dump({"message": dataclasses.asdict(message), "events": [event.raw for event in events], "outlook": story.outlook(message)})
+        return
+    for line in story.tell(message, events):
+        show.out.print(line, markup=False, soft_wrap=True)
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on as they happen.")
+@click.option("--message", default="", help="Only of this message id.")
+@as_json
+def events(follow: bool, message: str, json_: bool) -> None:
+    """Every state change of every message."""
+
+    async def tell() -> None:
+        async with connected(layout()) as client:
+            async for event in client.events(message, follow=follow):
+                if json_:
+                    _dump(event.raw)
+                else:
+                    colour = _COLOURS.get(event.kind, "")
+                    show.out.print(f"{event.message} {story.sentence(event)}", style=colour, markup=False, soft_wrap=True)
+
+    run(tell())
+
+
+@click.command()
+@as_json
+def stats(json_: bool) -> None:
+    """The queue in numbers."""
+
+    async def ask() -> dict[str, Any]:
+        async with connected(layout()) as client:
+            return await client.stats()
+
+    found = run(ask())
+    if json_:
+        _dump(found)
+        return
+    table = Table("recipients", "count")
+    for state, count in sorted(found["recipients"].items()):
+        table.add_row(state, str(count))
+    table.add_row("due now", str(found["due"]))
+    table.add_row("oldest due", f"{found['oldest_due_seconds']} s")
+    table.add_row("ambiguous", str(found["in_doubt"]))
+    show.out.print(table)
+    if found["destinations"]:
+        table = Table("pool", "destination", "scheduled", "connections", "suspended")
+        for row in found["destinations"]:
+            table.add_row(row["pool"], row["destination"], str(row["scheduled"]), str(row["connections"]), "yes" if row["suspended"] else "")
+        show.out.print(table)

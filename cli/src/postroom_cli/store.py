@@ -1,0 +1,174 @@
+"""What one machine keeps for the plan: DKIM keys, generated credentials, verifiers, the listeners' certificate. I/O; decides nothing.
+
+Files are made with their final mode (keys 0400, secrets 0600) and put in place by a rename; no key or password is ever printed or logged here.
+"""
+
+import base64
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+import secrets
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from postroom_cli.layout import Layout
+from postroom_core.documents import Certificate, ScramVerifier, ScryptVerifier, Verifier
+from postroom_operator.plan import keys
+from postroom_operator.plan.compile import Observed, SecretKey
+from postroom_operator.plan.keys import StoredKey
+from postroom_operator.resources import Secret
+
+# Browsers' limit for public certificates; nobody verifies this one, but tools complain about longer ones.
+CERTIFICATE_DAYS = 397
+RENEW_DAYS = 30
+# RFC 7677 asks for 4096 at least; passwords we make have 190 bits, more rounds would only slow every SCRAM login.
+SCRAM_ITERATIONS = 4096
+SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # RFC 7914's interactive cost: 16 MiB, some 50 ms
+
+
+def write(path: pathlib.Path, content: str, mode: int) -> None:
+    """Atomically, with its mode from the first moment."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(content)
+    temporary.rename(path)
+
+
+class Store:
+    """The state below one data folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._verifiers: dict[tuple[str, str], Verifier] = {}
+
+    def observe(self, own_name: str, now: datetime.datetime) -> Observed:
+        """What is there now; makes the certificate when there is none or it ends soon."""
+        return Observed(keys=self._keys(), secrets=self._secrets(), verifiers=self._verifiers, certificate=self._certificate(own_name, now))
+
+    def observe_keys(self) -> Observed:
+        """Only the DKIM keys: enough for DNS records, and makes nothing."""
+        return Observed(keys=self._keys())
+
+    # DKIM keys
+
+    def _keys(self) -> dict[str, tuple[StoredKey, ...]]:
+        found: dict[str, list[StoredKey]] = {}
+        for path in sorted(self._layout.keys.glob("*/*.pem")):
+            pem = path.read_text()
+            algorithm, public = keys.describe(pem)
+            active = path.with_suffix(".active").exists()
+            found.setdefault(path.parent.name, []).append(StoredKey(path.parent.name, path.stem, algorithm, public, active, pem))
+        return {domain: tuple(stored) for domain, stored in found.items()}
+
+    def make_key(self, domain: str, algorithm: str, prefix: str, now: datetime.datetime) -> None:
+        """A new key pair, not active yet."""
+        private: Any = ed25519.Ed25519PrivateKey.generate() if algorithm == "Ed25519" else rsa.generate_private_key(65537, 2048)
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        selector = keys.selector(prefix, now, keys.describe(pem)[1])
+        write(self._layout.keys / domain / f"{selector}.pem", pem, 0o400)
+
+    def activate(self, key: StoredKey) -> None:
+        """From now on the key signs, for good: its record has been seen."""
+        write(self._layout.keys / key.domain / f"{key.selector}.active", "", 0o600)
+
+    # Credentials
+
+    def _secrets(self) -> dict[SecretKey, Secret]:
+        found = {}
+        for path in self._layout.secrets.glob("*/*.json"):
+            key = (path.parent.name, path.stem)
+            found[key] = Secret(key[1], key[0], json.loads(path.read_text()))
+        return found
+
+    def make_secret(self, key: SecretKey, domain: str) -> None:
+        """A basic-auth Secret with a random password."""
+        data = {"username": f"{key[1]}@{domain}", "password": secrets.token_urlsafe(24)}
+        write(self._layout.secrets / key[0] / f"{key[1]}.json", json.dumps(data), 0o600)
+
+    def make_verifier(self, username: str, password: str) -> None:
+        """Derives it, or takes the kept one: documents stay the same over restarts, and a thousand credentials start in no time."""
+        kept = self._load_verifiers()
+        digest = hmac.digest(self._pepper(), f"{username}\0{password}".encode(), "sha256").hex()
+        if digest in kept:
+            self._verifiers[(username, password)] = Verifier.model_validate(kept[digest])
+            return
+        verifier = self._verifiers[(username, password)] = derive(password)
+        kept[digest] = verifier.model_dump()
+        write(self._layout.secrets / "verifiers.json", json.dumps(kept), 0o600)
+
+    def _load_verifiers(self) -> dict[str, Any]:
+        try:
+            loaded: dict[str, Any] = json.loads((self._layout.secrets / "verifiers.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    def _pepper(self) -> bytes:
+        path = self._layout.secrets / "verifiers.key"
+        if not path.exists():
+            write(path, secrets.token_hex(32), 0o600)
+        return bytes.fromhex(path.read_text())
+
+    # Certificate
+
+    def _certificate(self, own_name: str, now: datetime.datetime) -> Certificate:
+        path = self._layout.tls / "default.json"
+        if path.exists():
+            document = Certificate.model_validate_json(path.read_text())
+            loaded = x509.load_pem_x509_certificate(document.chain.encode())
+            names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+            if names[0] == own_name and loaded.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS):
+                return document
+        document = _self_signed(own_name, now)
+        write(path, document.model_dump_json(), 0o600)
+        return document
+
+
+def derive(password: str) -> Verifier:
+    """A verifier with new salts (RFC 5802 section 3, RFC 7914)."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    scram = ScramVerifier(
+        salt=_base64(salt),
+        iterations=SCRAM_ITERATIONS,
+        stored_key=_base64(hashlib.sha256(client_key).digest()),
+        server_key=_base64(hmac.digest(salted, b"Server Key", "sha256")),
+    )
+    salt = secrets.token_bytes(16)
+    key = hashlib.scrypt(password.encode(), salt=salt, maxmem=64 * 1024 * 1024, dklen=32, **SCRYPT)
+    return Verifier(scram=scram, scrypt=ScryptVerifier(salt=_base64(salt), key=_base64(key), **SCRYPT))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _self_signed(own_name: str, now: datetime.datetime) -> Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own_name[:64])])
+    names = [x509.DNSName(own_name)] + ([x509.DNSName("localhost")] if own_name != "localhost" else [])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return Certificate(name="default", chain=certificate.public_bytes(Encoding.PEM).decode(), private_key=private)

@@ -1,0 +1,72 @@
+"""Rules about files that no other tool checks."""
+
+import re
+import tomllib
+from urllib.parse import urlsplit
+
+from architecture.tree import ROOT, files
+from postroom_core import settings
+from postroom_delivery.settings import Settings as DeliverySettings
+from postroom_ingress.settings import Settings as IngressSettings
+from postroom_signer.settings import Settings as SignerSettings
+
+# A path in ARCHITECTURE.md: in backticks, with a folder, and with the ending of a file or of a folder.
+_PATH = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*(?:/|\.(?:py|sql|proto|md|toml|yaml|json|sh)))`")
+# Built in pieces, so that this file does not name a registry itself.
+_REGISTRIES = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("crates", "io"),
+        ("deb.debian", "org"),
+        ("proxy.golang", "org"),
+        ("repo.maven.apache", "org"),
+        ("repo1.maven", "org"),
+    )
+]
+
+
+def test_files_named_in_architecture_md_exist() -> None:
+    named = [path for path in _PATH.findall((ROOT / "ARCHITECTURE.md").read_text()) if "/" in path]
+    assert named, "ARCHITECTURE.md names no file"
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_operator_is_no_package() -> None:
+    """It would hide Python's own `operator`; so would tests below it, by way of pytest's sys.path."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert [path for path in files() if path.is_relative_to(ROOT / "operator") and path.name.startswith("test_")] == []
+
+
+def test_the_known_settings_are_those_of_the_services() -> None:
+    fields = {name for service in (DeliverySettings, IngressSettings, SignerSettings) for name in service.model_fields}
+    expected = {settings.PREFIX + name.upper() for name in fields} | {"POSTROOM_DATA_DIR", "POSTROOM_LIFELINE"}
+    assert expected == set(settings.KNOWN - settings.NOT_YET)
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    ours = {urlsplit(package["source"]["registry"]).hostname for package in lock["package"] if "registry" in package["source"]}
+    hosts = [*_REGISTRIES, *(host for host in ours if host)]
+    naming = [str(path.relative_to(ROOT)) for path in files() if any(host.encode() in path.read_bytes() for host in hosts)]
+    assert naming == []
+
+
+def test_every_locked_package_has_its_pin() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    locked = {f"{package['name']}=={package['version']}" for package in lock["package"] if "registry" in package["source"]}
+    pins = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"])
+    assert locked == pins, "run `uv run python scripts/pin_versions.py`"
+
+
+def test_the_services_images_differ_in_their_names_alone() -> None:
+    bodies = {(ROOT / "services" / name / "Dockerfile").read_text().replace(name, "SERVICE") for name in ("ingress", "signer", "delivery")}
+    assert len(bodies) == 1
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    homes = [b"/" + home + b"/" for home in (b"work/main", b"root/.pyenv", b"home/runner")]
+    assert [str(path.relative_to(ROOT)) for path in files() if any(home in path.read_bytes() for home in homes)] == []
