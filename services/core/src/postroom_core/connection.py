@@ -10,6 +10,7 @@ DATA reader wants whole blocks instead of lines, and the limit of a line must no
 import asyncio
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 # Reading pauses above this; one connection then holds at most this plus what the kernel hands over at once (256 KiB).
 HIGH_WATER = 256 * 1024
@@ -40,8 +41,7 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         if self._on_connect is not None:
             callback, self._on_connect = self._on_connect, None
             callback(self)

@@ -20,6 +20,7 @@ from postroom_core.errors import PostroomError
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+SAME_SIGNAL_SECONDS = 1.0
 LIFELINE = "POSTROOM_LIFELINE"  # set to 1 by the supervisor: drain when standard input ends
 
 
@@ -77,11 +78,16 @@ class Stopping:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._since = 0.0
 
     def request(self) -> None:
-        if self._event.is_set():
-            os._exit(130)  # the second signal forces
-        self._event.set()
+        """The second request forces. One Ctrl-C can arrive twice, from the terminal and from a wrapper that passes it on: within a second it is one."""
+        now = asyncio.get_running_loop().time()
+        if not self._event.is_set():
+            self._since = now
+            self._event.set()
+        elif now - self._since > SAME_SIGNAL_SECONDS:
+            os._exit(130)
 
     @property
     def requested(self) -> bool:
