@@ -6,6 +6,7 @@ import smtplib
 import ssl
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any
 
@@ -61,7 +62,7 @@ def _submit(running: dict[str, Any], sender: str, recipient: str, subject: str) 
             client.mail(sender)
             code, text = client.rcpt(recipient)
             if code == 250:
-                code, text = client.data(message.as_bytes())
+                code, text = client.data(message.as_bytes(policy=SMTP))
     except (OSError, smtplib.SMTPException) as error:
         raise Unavailable(f"the message could not be submitted: {error}") from error
     if code != 250:

@@ -17,7 +17,7 @@ out = Console(highlight=False)
 
 
 def note(text: str) -> None:
-    err.print(f"[dim]postroom[/dim] {escape(text)}")
+    err.print(f"[dim]postroom:[/dim] {escape(text)}", soft_wrap=True)
 
 
 def problem(text: str) -> None:
@@ -39,11 +39,9 @@ def welcome(listen: str, ports: Mapping[str, int], credentials: Sequence[Mapping
     table.add_row(f"{listen}:{ports['relay']}", "relay: clients known by their address, or AUTH over TLS")
     table.add_row(f"http://{listen}:{ports['http']}", "/metrics /healthz /readyz")
     err.print(table)
-    if credentials:
-        table = Table("domain", "user name", "password")
-        for credential in credentials:
-            table.add_row(credential["domain"], credential["username"], credential.get("password", "as in its Secret"))
-        err.print(table)
+    for credential in credentials:  # lines, not a table: they are copied
+        password = credential.get("password", "as in its Secret")
+        err.print(f"  {credential['domain']}: user name {credential['username']}, password {password}", soft_wrap=True, markup=False)
     for text in plan.warnings:
         warning(text)
 

@@ -75,6 +75,8 @@ class Up:
                     sinkhole.publish(self._world.plan)
                     servers = sinkhole.servers
                     environment |= sinkhole.environment()
+                    if await self._world.activate_published(servers):  # the stand-in world sees them at once
+                        await asyncio.to_thread(self._world.apply)
                 await stack.enter_async_context(self._front())
                 await self._serve(stopping, servers, environment)
 
@@ -169,7 +171,7 @@ class Up:
 
     async def _watch_dns(self, servers: tuple[str, ...]) -> None:
         """Looks for the records of generated keys until all are seen."""
-        pause = DNS_FIRST_SECONDS if not self._options.sink else 0.1
+        pause = DNS_FIRST_SECONDS
         while True:
             seen = await self._world.activate_published(servers) if self._world.waiting_keys() else []
             for key in seen:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from jsonschema import ValidationError
 
 from postroom_operator import schema
 
@@ -127,11 +128,22 @@ def _take(document: Any, where: Where, found: list[Resource], secrets: dict[tupl
         problems.append(where.problem(("apiVersion",), f"must be {schema.GROUP}"))
     else:
         faults = sorted(schema.validator(kind).iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
-        problems += [where.problem(error.absolute_path, _words(error.message)) for error in faults]
+        problems += [line for error in faults for line in _lines(error, where)]
         if not faults:
             filled = schema.with_defaults(document, schema.schema(kind))
             metadata = filled["metadata"]
             found.append(Resource(kind, metadata["name"], metadata.get("namespace", "default"), filled["spec"], where))
+
+
+def _lines(error: ValidationError, where: Where) -> list[str]:
+    """One line per fault, at the field that is wrong rather than at the object around it."""
+    if error.validator != "additionalProperties":
+        return [where.problem(error.absolute_path, _words(error.message))]
+    node: Any = error.schema
+    instance: Any = error.instance
+    known = node["properties"]
+    unknown = [name for name in instance if name not in known]
+    return [where.problem((*error.absolute_path, name), f"is not a field; there are: {', '.join(sorted(known))}") for name in unknown]
 
 
 def _words(message: str) -> str:

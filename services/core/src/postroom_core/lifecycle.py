@@ -81,7 +81,7 @@ class Stopping:
         self._since = 0.0
 
     def request(self) -> None:
-        """The second request forces. One Ctrl-C can arrive twice, from the terminal and from a wrapper that passes it on: within a second it is one."""
+        """The second request forces. One Ctrl-C can arrive twice, by the terminal and by a wrapper: within a second it is one."""
         now = asyncio.get_running_loop().time()
         if not self._event.is_set():
             self._since = now

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Histogram
 from postroom_core.clock import Clock
 from postroom_core.documents import Pool
 from postroom_core.lifecycle import finish, guarded
+from postroom_core.telemetry import parent, tracer
 from postroom_delivery import attempt, settle
 from postroom_delivery.bounce import MOST_RETURNED, Original
 from postroom_delivery.classify import Class
@@ -79,7 +80,8 @@ class Worker:
             if scheduler.draining or self._blocked:
                 await self._settle(batch, message, attempt.released(message))
                 continue
-            await self._message(batch, message)
+            with tracer.start_as_current_span("attempt", context=parent(message.traceparent), attributes={"postroom.message_id": message.id}):
+                await self._message(batch, message)
 
     async def _message(self, batch: Batch, message: ClaimedMessage) -> None:
         moved = [c for c in message.claims if self._destination(batch, c) != batch.key.destination]

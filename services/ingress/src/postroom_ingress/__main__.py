@@ -1,6 +1,8 @@
 """Starts ingress: settings, logs, the app."""
 
-from postroom_core import lifecycle, logs, settings
+import os
+
+from postroom_core import lifecycle, logs, settings, telemetry
 from postroom_ingress import app
 from postroom_ingress.settings import Settings
 
@@ -9,6 +11,7 @@ def main() -> None:
     """Exits with 2 for wrong settings, 3 for a port that is taken."""
     configured = settings.load(Settings)
     logs.configure("ingress", configured.log_level, addresses=configured.log_addresses)
+    telemetry.configure("ingress", os.environ)
     lifecycle.run(lambda stopping: app.run(configured, stopping))
 
 

@@ -134,6 +134,7 @@ def _wire(envelope: Envelope) -> spool_pb2.Envelope:
         envid=envelope.envid,
         received_at_ms=envelope.received_at,
         client_address=envelope.client_address,
+        traceparent=envelope.traceparent,
         allowances=[spool_pb2.Allowance(key=key, window_seconds=window, maximum=most) for key, window, most in envelope.allowances],
     )
 

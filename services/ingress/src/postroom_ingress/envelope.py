@@ -24,9 +24,10 @@ class Envelope:
     received_at: int
     client_address: str
     allowances: tuple[tuple[str, int, int], ...]
+    traceparent: str = ""
 
 
-def of(transaction: Transaction, message_id: str, received_at: int, client_address: str) -> Envelope:
+def of(transaction: Transaction, message_id: str, received_at: int, client_address: str, traceparent: str) -> Envelope:
     """The envelope of a transaction that policy has let through."""
     assert transaction.identity is not None
     domain = transaction.identity.domain
@@ -44,4 +45,5 @@ def of(transaction: Transaction, message_id: str, received_at: int, client_addre
         received_at=received_at,
         client_address=client_address,
         allowances=tuple((f"domain:{domain.name}", window, most) for window, most in limits if most is not None),
+        traceparent=traceparent,
     )

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from postroom_core.connection import Connection, ConnectionClosed, LineTooLong
 from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
+from postroom_core.telemetry import traceparent, tracer
 from postroom_ingress import envelope, sasl
 from postroom_ingress.dialogue import Action, Authenticate, Data, Dialogue, Kind, Offer, Say, StartTls
 from postroom_ingress.passwords import Passwords
@@ -224,6 +225,14 @@ class Session:
     # DATA
 
     async def _data(self) -> bool:
+        with tracer.start_as_current_span("reception") as span:
+            reply = await self._receive()
+            span.set_attribute("smtp.reply_code", reply.code)
+        self._dialogue.data_done()
+        self._say(reply)
+        return True
+
+    async def _receive(self) -> Reply:
         transaction = self._dialogue.transaction
         assert transaction is not None
         assert transaction.identity is not None
@@ -244,7 +253,7 @@ class Session:
             recipient=str(transaction.recipients[0].recipient) if len(transaction.recipients) == 1 else "",
         )
         order = Order(
-            envelope=envelope.of(transaction, message_id, now, self._peer),
+            envelope=envelope.of(transaction, message_id, now, self._peer, traceparent()),
             identity=transaction.identity,
             trace=trace,
             size_limit=self._dialogue.size_limit,
@@ -254,6 +263,4 @@ class Session:
         await self._connection.drain()
         reply = await Reception(order, self._listener.services).run(self._connection)
         log.info("message answered", message_id=message_id, code=reply.code, enhanced=reply.enhanced, identity=transaction.identity.name)
-        self._dialogue.data_done()
-        self._say(reply)
-        return True
+        return reply

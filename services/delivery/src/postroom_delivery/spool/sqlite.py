@@ -165,6 +165,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
     """The spool for this process alone. Raises Permanent when another has it or the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Permanent(f"the spool {path} cannot be opened: {error.strerror}; choose a folder that can be written") from error

@@ -1,0 +1,111 @@
+"""Resources from YAML: what is accepted, and that every fault names file, line and field."""
+
+import pathlib
+
+import pytest
+import yaml
+
+from postroom_cli import examples
+from postroom_operator import resources, schema
+from postroom_operator.plan.compile import Observed, Plan, compile_resources
+from postroom_operator.plan.durations import seconds
+
+POOL = """\
+apiVersion: mail.postroom.dev/v1alpha1
+kind: SendingPool
+metadata: {name: main}
+spec: {}
+"""
+DOMAIN = """\
+apiVersion: mail.postroom.dev/v1alpha1
+kind: MailDomain
+metadata: {name: d}
+spec:
+  domainName: d.example
+  poolRef: {name: main}
+"""
+
+
+def plan(tmp_path: pathlib.Path, *documents: str) -> Plan:
+    (tmp_path / "mail.yaml").write_text("---\n".join(documents))
+    return compile_resources(resources.read(tmp_path / "mail.yaml"), Observed())
+
+
+def test_the_example_of_init_is_valid(tmp_path: pathlib.Path) -> None:
+    found = plan(tmp_path, examples.text("example.com"))
+    assert not found.problems
+    assert found.wanted_keys == [("example.com", "RSA2048", "s"), ("example.com", "Ed25519", "s")]
+    assert found.wanted_secrets == [(("default", "example-com-app"), "example.com")]
+
+
+def test_the_committed_example_is_the_one_of_init() -> None:
+    root = pathlib.Path(__file__).parents[3]
+    assert (root / "examples" / "mail.yaml").read_text() == examples.text("example.com")
+
+
+@pytest.mark.parametrize(
+    ("documents", "problem"),
+    [
+        ((POOL, DOMAIN.replace("domainName", "domainNam")), "mail.yaml:10: spec.domainNam: is not a field; there are: clients"),
+        ((POOL, DOMAIN.replace("d.example", "D.Example")), "mail.yaml:10: spec.domainName: 'D.Example' does not match"),
+        ((POOL, DOMAIN.replace("main}", "other}")), "mail.yaml:11: spec.poolRef: there is no SendingPool default/other"),
+        ((POOL, DOMAIN, DOMAIN), "spec.domainName: d.example is already the domain of default/d"),
+        ((POOL.replace("{}", "{retry: {maxAge: 5d}}"), DOMAIN), "mail.yaml:4: spec.retry.maxAge: '5d' does not match"),
+        ((POOL, "kind: Frob\n"), "mail.yaml:6: kind: must be one of MailDomain, SendingPool, Secret"),
+        ((POOL, "a: [b\n"), "not YAML"),
+        (
+            (POOL, DOMAIN + '  credentials: [{name: u, secretRef: {name: s}, allowedSenders: ["*@e.example"]}]\n'),
+            "spec.credentials.0.allowedSenders: *@e.example is outside of d.example",
+        ),
+        ((POOL, DOMAIN + "  dkim: {importedKeys: [{selector: s, secretRef: {name: gone}}]}\n"), "no Secret gone with the key tls.key"),
+        ((POOL, DOMAIN + '  clients: [{name: c, cidrs: [10.0.0.1/8], allowedSenders: ["*@d.example"]}]\n'), "spec.clients.0.cidrs: 10.0.0.1/8"),
+        ((POOL, DOMAIN + "  limits: {messagesPerHour: 3, messagesPerDay: 2}\n"), "messagesPerHour exceeds messagesPerDay"),
+        (
+            (POOL, DOMAIN + '  credentials: [{name: u, secretRef: {name: ../x}, allowedSenders: ["*@d.example"]}]\n'),
+            "spec.credentials.0.secretRef.name",
+        ),
+    ],
+)
+def test_a_fault_names_file_line_and_field(tmp_path: pathlib.Path, documents: tuple[str, ...], problem: str) -> None:
+    problems = plan(tmp_path, *documents).problems
+    assert any(problem in found for found in problems), problems
+
+
+def test_a_bad_key_is_refused_without_showing_it(tmp_path: pathlib.Path) -> None:
+    secret = "kind: Secret\nmetadata: {name: k}\nstringData: {tls.key: SECRETMATERIAL}\n"
+    problems = plan(tmp_path, POOL, DOMAIN + "  dkim: {importedKeys: [{selector: s, secretRef: {name: k}}]}\n", secret).problems
+    assert problems
+    assert "SECRETMATERIAL" not in "".join(problems)
+
+
+def test_a_domain_without_dkim_is_unsigned_and_said_so(tmp_path: pathlib.Path) -> None:
+    found = plan(tmp_path, POOL, DOMAIN)
+    assert not found.problems
+    assert found.signer == []
+    assert "not signed" in found.warnings[0]
+
+
+def test_durations_are_those_of_go() -> None:
+    assert [seconds(text) for text in ("1s", "90s", "5m", "1h30m", "120h")] == [1, 90, 300, 5400, 432_000]
+
+
+@pytest.mark.parametrize("kind", schema.KINDS)
+def test_every_field_of_a_crd_has_a_description_and_only_known_keywords(kind: str) -> None:
+    known = {
+        *("type", "description", "properties", "items", "required", "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum"),
+        *("minItems", "maxItems", "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
+    }
+
+    def walk(node: dict[str, object], path: str, *, item: bool) -> None:
+        assert set(node) <= known, (path, set(node) - known)
+        assert item or node.get("description"), path
+        properties, items = node.get("properties", {}), node.get("items")
+        assert isinstance(properties, dict)
+        for name, child in properties.items():
+            walk(child, f"{path}.{name}", item=False)
+        if isinstance(items, dict):
+            walk(items, f"{path}[]", item=True)
+
+    root = pathlib.Path(__file__).parents[3]
+    file = next(path for path in (root / "crds").glob("*.yaml") if yaml.safe_load(path.read_text())["spec"]["names"]["kind"] == kind)
+    walk(yaml.safe_load(file.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"], kind, item=False)
