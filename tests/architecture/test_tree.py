@@ -4,11 +4,12 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
-from architecture.tree import ROOT, files
 from postroom_core import settings
 from postroom_delivery.settings import Settings as DeliverySettings
 from postroom_ingress.settings import Settings as IngressSettings
 from postroom_signer.settings import Settings as SignerSettings
+
+from architecture.tree import ROOT, files
 
 # A path in ARCHITECTURE.md: in backticks, with a folder, and with the ending of a file or of a folder.
 _PATH = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*(?:/|\.(?:py|sql|proto|md|toml|yaml|json|sh)))`")

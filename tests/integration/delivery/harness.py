@@ -36,28 +36,29 @@ class Running:
     stopping: Stopping
     kinds: list[str] = field(default_factory=list)
 
-    async def enqueue(self, *recipients: str, sender: str = "a@d.example", body: bytes = BODY, **envelope: object) -> str:
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def envelope(self, message_id: str, *recipients: str, sender: str = "a@d.example", **fields: object) -> spool_pb2.Envelope:
+        """An envelope as ingress would make it."""
+        values: dict[str, object] = {
+            "message_id": message_id,
+            "tenant": "default",
+            "pool": "default/main",
+            "domain": "d.example",
+            "credential": "u",
+            "reverse_path": sender,
+            "recipients": [spool_pb2.Recipient(address=address) for address in recipients],
+            "received_at_ms": self.now(),
+        }
+        return spool_pb2.Envelope(**(values | fields))  # type: ignore[arg-type]
+
+    async def enqueue(self, *recipients: str, sender: str = "a@d.example", body: bytes = BODY, **fields: object) -> str:
         """Accepts one message; its id."""
-        message_id = new_message_id(time.time_ns() // 1_000_000)
-        made = spool_pb2.Envelope(
-            message_id=message_id,
-            tenant="default",
-            pool="default/main",
-            domain="d.example",
-            credential="u",
-            reverse_path=sender,
-            recipients=[spool_pb2.Recipient(address=address) for address in recipients],
-            received_at_ms=time.time_ns() // 1_000_000,
-            **envelope,  # type: ignore[arg-type]
-        )
-        chunk = spool_pb2.EnqueueChunk(
-            envelope=made, body=body, end=spool_pb2.End(header_block=HEADERS, body_size=len(body), eight_bit=not body.isascii())
-        )
-
-        async def chunks() -> AsyncIterator[spool_pb2.EnqueueChunk]:
-            yield chunk
-
-        response = await self.spool.Enqueue(chunks(), timeout=10)
+        message_id = new_message_id(self.now())
+        end = spool_pb2.End(header_block=HEADERS, body_size=len(body), eight_bit=not body.isascii())
+        chunk = spool_pb2.EnqueueChunk(envelope=self.envelope(message_id, *recipients, sender=sender, **fields), body=body, end=end)
+        response = await self.spool.Enqueue(iter([chunk]), timeout=10)
         assert response.accepted.message_id == message_id, response
         return message_id
 
@@ -72,7 +73,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def delivery(folder: pathlib.Path, pool: Pool = FAST, **sink: object) -> AsyncIterator[Running]:
+async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = "", **sink: object) -> AsyncIterator[Running]:
     """Runs delivery until the block ends; the drain must be clean."""
     publish(folder / "directory", [pool], "1")
     async with DnsServer() as dns, Sink(**sink) as receiver:  # type: ignore[arg-type]
@@ -85,6 +86,7 @@ async def delivery(folder: pathlib.Path, pool: Pool = FAST, **sink: object) -> A
             spool_url=f"sqlite://{folder}/spool.sqlite3",
             resolvers=(dns.target,),
             remote_smtp_port=receiver.port,
+            ca_file=ca_file,
             allowed_mx_networks=("127.0.0.0/8",),
         )
         stopping = Stopping()

@@ -102,8 +102,9 @@ class Session:
         reply = await self.ask("STARTTLS", COMMAND_SECONDS)
         if reply.kind != 2:
             return reply
-        if self.connection.buffered:
-            raise ProtocolError("data in clear behind the answer to STARTTLS")  # response injection, CVE-2021-38371
+        if self.connection.buffered:  # response injection, CVE-2021-38371
+            self.abort()
+            raise TlsFailed("data in clear behind the answer to STARTTLS")
         try:
             await self.connection.start_tls(context, server_side=False, hostname=self.host.name, handshake_seconds=TLS_SECONDS)
         except (ssl.SSLError, OSError, ConnectionClosed, TimeoutError) as error:

@@ -6,7 +6,7 @@ before that can have changed, so a million messages behind a dead host cost noth
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
@@ -37,15 +37,22 @@ class Claiming:
         """See Spool.claim. Destinations that wait for a slot or a token do not use up the room."""
         batches: list[Batch] = []
         # Each round moves every visited destination behind `now` or to the end of the line; two rounds bound the transaction.
-        for pool, name, tokens, tokens_at in self._connection.execute(SQL["due_destinations"], (self._now, room * 2)).fetchall():
-            key = Key(pool, name)
-            batch = self._claim_destination(key, limits.Bucket(tokens, tokens_at), key in idle)
+        found = {Key(*row[:2]): limits.Bucket(*row[2:]) for row in self._visits(room, idle)}
+        for key, bucket in found.items():
+            batch = self._claim_destination(key, bucket, key in idle)
             if batch is not None:
                 batches.append(batch)
             if len(batches) == room:
                 break
         (next_at,) = self._connection.execute(SQL["next_at"]).fetchone()
         return batches, next_at
+
+    def _visits(self, room: int, idle: Collection[Key]) -> Iterator[tuple[str, str, float | None, int | None]]:
+        """Connections that wait come first: they cost no handshake."""
+        for key in idle:
+            where = {"pool": key.pool, "destination": key.destination, "now": self._now}
+            yield from self._connection.execute(SQL["idle_destination"], where).fetchall()
+        yield from self._connection.execute(SQL["due_destinations"], (self._now, room * 2)).fetchall()
 
     def _claim_destination(self, key: Key, bucket: limits.Bucket, idle: bool) -> Batch | None:
         limit = self._limits_of(key)

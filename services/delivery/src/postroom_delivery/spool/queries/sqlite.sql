@@ -45,6 +45,11 @@ INSERT INTO event (at, message, recipient, kind, code, enhanced, text, class, re
 -- name: due_destinations
 SELECT pool, name, tokens, tokens_at FROM destination WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
 
+-- name: idle_destination
+-- A destination whose connection waits for work: its slot is taken, so next_at says when another slot is free, not when there is work.
+SELECT pool, name, tokens, tokens_at FROM destination WHERE pool = :pool AND name = :destination AND suspended = 0 AND blocked_until <= :now
+  AND EXISTS (SELECT 1 FROM lane WHERE lane.pool = :pool AND lane.destination = :destination AND next_due <= :now);
+
 -- name: next_at
 SELECT min(next_at) FROM destination WHERE next_at IS NOT NULL AND suspended = 0;
 
