@@ -12,7 +12,7 @@ from rich.table import Table
 from postroom_cli import show, story
 from postroom_cli.clients import ACTIONS, Message, connected
 from postroom_cli.command import as_json, layout, run
-from postroom_core.errors import Permanent
+from postroom_core.errors import Permanent, Unavailable
 
 # People's eyes; the spool is asked once in this time.
 POLL_SECONDS = 0.2
@@ -134,7 +134,13 @@ def wait_empty(timeout: float | None, json_: bool) -> None:
     async def wait() -> dict[str, int]:
         async with connected(layout()) as client:
             while True:
-                found = (await client.stats())["recipients"]
+                try:
+                    found = (await client.stats())["recipients"]
+                except Unavailable:
+                    if not layout().running.exists():
+                        raise
+                    await asyncio.sleep(POLL_SECONDS)  # delivery is being started again
+                    continue
                 if not any(found.get(state) for state in ("scheduled", "leased")):
                     return dict(found)
                 await asyncio.sleep(POLL_SECONDS)
