@@ -1,0 +1,205 @@
+"""Ingress in one process with real sockets; the spool and the signer are fakes behind real gRPC, so that each can fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import pathlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
+from postroom_cli.store import derive
+from postroom_core import rpc
+from postroom_core.directory import publish
+from postroom_core.documents import Certificate, Client, Credential, Domain, DomainLimits
+from postroom_core.lifecycle import Stopping
+from postroom_core.testing.certificate import self_signed
+from postroom_ingress import app
+from postroom_ingress.settings import Settings
+
+VERIFIER = derive("p")
+HELLO = b"From: a@d.example\r\n\r\nhello\r\n"
+
+
+def domain(**changes: Any) -> Domain:
+    credential = Credential(name="u", username="u", verifiers=(VERIFIER,), allowed_senders=("*@d.example",))
+    client = Client(name="box", cidrs=("127.0.0.2/32",), allowed_senders=("*@d.example",))
+    values: dict[str, Any] = {"name": "d.example", "tenant": "t", "pool": "default/main", "active": True, "signed": True}
+    return Domain(**(values | {"credentials": (credential,), "clients": (client,), "limits": DomainLimits()} | changes))
+
+
+@dataclass
+class FakeSpool(spool_pb2_grpc.SpoolServicer):
+    """Keeps what was committed; `refuse` answers instead, `hold` delays the commit until it is set."""
+
+    messages: list[tuple[spool_pb2.Envelope, bytes, bytes]] = field(default_factory=list)
+    abandoned: int = 0
+    largest: int = 0
+    refuse: spool_pb2.Reply | None = None
+    hold: asyncio.Event | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def Enqueue(self, request_iterator: Any, context: Any) -> spool_pb2.EnqueueResponse:
+        envelope, body = spool_pb2.Envelope(), b""
+        complete = False
+        try:
+            async for chunk in request_iterator:
+                if chunk.HasField("envelope"):
+                    envelope = chunk.envelope
+                body += chunk.body
+                self.largest = max(self.largest, len(chunk.body))
+                if chunk.HasField("end"):
+                    complete = True
+                    if self.refuse is not None:
+                        return spool_pb2.EnqueueResponse(refused=self.refuse)
+                    self.ended.set()
+                    if self.hold is not None:
+                        await self.hold.wait()
+                    self.messages.append((envelope, chunk.end.header_block, body))
+                    return spool_pb2.EnqueueResponse(accepted=spool_pb2.Accepted(message_id=envelope.message_id))
+        finally:
+            self.abandoned += not complete
+        raise AssertionError("no end chunk")
+
+
+@dataclass
+class FakeSigner(signer_pb2_grpc.SignerServicer):
+    """Signs with a fixed field, or refuses."""
+
+    refusal: signer_pb2.Refusal | None = None
+
+    async def Sign(self, request: signer_pb2.SignRequest, context: Any) -> signer_pb2.SignResponse:
+        if self.refusal is not None:
+            return signer_pb2.SignResponse(refusal=self.refusal)
+        return signer_pb2.SignResponse(signature=signer_pb2.Signature(header_fields=b"DKIM-Signature: fake\r\n"))
+
+    async def Loaded(self, request: signer_pb2.LoadedRequest, context: Any) -> signer_pb2.LoadedResponse:
+        return signer_pb2.LoadedResponse()
+
+
+class Dialogue:
+    """A client that says exactly what a test writes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def reply(self) -> str:
+        """The next reply, lines joined by newlines; "" when the server has closed."""
+        lines = []
+        async with asyncio.timeout(20):
+            while line := await self._reader.readline():
+                lines.append(line.decode().rstrip("\r\n"))
+                if line[3:4] != b"-":
+                    break
+        return "\n".join(lines)
+
+    async def ask(self, text: str) -> str:
+        self.send(text.encode() + b"\r\n")
+        return await self.reply()
+
+    async def start_tls(self) -> None:
+        assert (await self.ask("STARTTLS")).startswith("220")
+        context = ssl._create_unverified_context()
+        await self._writer.start_tls(context, server_hostname="mta.d.example")
+
+    async def login(self, username: str = "u", password: str = "p") -> str:
+        return await self.ask("AUTH PLAIN " + base64.b64encode(f"\0{username}\0{password}".encode()).decode())
+
+    async def message(self, content: bytes, *, sender: str = "a@d.example", recipient: str = "b@x.example") -> str:
+        """One transaction; the reply to its end, or the first refusal."""
+        for command in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA"):
+            reply = await self.ask(command)
+            if reply[0] in "45":
+                return reply
+        self.send(content + b".\r\n")
+        return await self.reply()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+
+@dataclass
+class Running:
+    """A running ingress."""
+
+    folder: pathlib.Path
+    settings: Settings
+    spool: FakeSpool
+    signer: FakeSigner
+    stopping: Stopping
+
+    async def connect(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:
+        """Greeted and EHLO'd, unless it is only a socket: use `raw`."""
+        dialogue = await self.raw(where, source)
+        assert (await dialogue.reply()).startswith("220 ")
+        assert (await dialogue.ask("EHLO client.test")).startswith("250")
+        return dialogue
+
+    async def raw(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:
+        address, _, port = str(getattr(self.settings, f"listen_{where}")).rpartition(":")
+        context = ssl._create_unverified_context() if where == "tls" else None
+        return Dialogue(*await asyncio.open_connection(address, int(port), ssl=context, local_addr=(source, 0)))
+
+    async def authenticated(self) -> Dialogue:
+        dialogue = await self.connect("tls")
+        assert (await dialogue.login()).startswith("235")
+        return dialogue
+
+    def publish(self, *documents: Any, version: str) -> None:
+        publish(self.folder / "directory", documents, version)
+
+
+def certificate() -> Certificate:
+    made = self_signed("mta.d.example")
+    return Certificate(name="default", chain=made.certificate.decode(), private_key=made.key.decode())
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+@contextlib.asynccontextmanager
+async def ingress(folder: pathlib.Path, document: Domain | None = None, **settings: Any) -> AsyncIterator[Running]:
+    """Runs ingress until the block ends; the drain must be clean."""
+    publish(folder / "directory", [document or domain(), certificate()], "1")
+    names = ("submission", "tls", "relay")
+    listen = {f"listen_{name}": f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+    signer, delivery = f"unix:{folder}/signer.sock", f"unix:{folder}/delivery.sock"
+    configured = Settings(
+        **{"directory": folder / "directory", "hostname": "mta.d.example", "signer_target": signer, "delivery_target": delivery, **listen, **settings}
+    )
+    running = Running(folder, configured, FakeSpool(), FakeSigner(), Stopping())
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(rpc.serve(signer, lambda s: signer_pb2_grpc.add_SignerServicer_to_server(running.signer, s), grace_seconds=0))
+        await stack.enter_async_context(rpc.serve(delivery, lambda s: spool_pb2_grpc.add_SpoolServicer_to_server(running.spool, s), grace_seconds=0))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(app.run(configured, running.stopping))
+            async with asyncio.timeout(10):
+                while not await _listens(configured.listen_relay):
+                    await asyncio.sleep(0.01)
+            yield running
+            running.stopping.request()
+
+
+async def _listens(where: str) -> bool:
+    address, _, port = where.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(address, int(port))
+    except OSError:
+        return False
+    writer.close()
+    return True
