@@ -35,7 +35,7 @@ lock:  ## resolve every dependency anew and pin what was found
 	uv sync
 
 bench:  ## messages per second and CPU per message, next to Postfix and OpenDKIM on this machine
-	uv run python -m bench
+	uv run python bench/run.py
 
 images:  ## one container image per service
 	for service in ingress signer delivery; do docker build -f services/$$service/Dockerfile -t postroom-$$service . || exit 1; done

@@ -18,6 +18,9 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # What ipaddress does not count as non-global, and what carries an IPv4 address inside.
 _CARRIERS = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96"))
+# Special networks that ipaddress of Python 3.11 calls global: protocol assignments (metadata of Oracle's cloud at 192.0.0.192), 6to4 relays,
+# documentation, segment routing, site-local, and the address of Azure's platform agent.
+_SPECIAL = tuple(ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16", "fec0::/10", "168.63.129.16/32"))
 _SMART_HOST = "smart-host:"
 
 
@@ -63,6 +66,6 @@ def may_dial(address: str, allowed: Sequence[_Network]) -> bool:
         parsed = parsed.ipv4_mapped
     if any(parsed.version == network.version and parsed in network for network in allowed):
         return True
-    if any(parsed.version == network.version and parsed in network for network in _CARRIERS):
+    if any(parsed.version == network.version and parsed in network for network in _CARRIERS + _SPECIAL):
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved

@@ -1,0 +1,186 @@
+"""The contract of a spool engine; a second engine is one more entry of ENGINES."""
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from postroom_core.errors import Permanent
+from postroom_delivery.spool.interface import LEASE_MS, Spool
+from postroom_delivery.spool.model import Allowance, Batch, EventDetail, Key, Limits, LostLease, NewMessage, NewRecipient, Settlement, State
+from postroom_delivery.spool.sqlite import open_spool
+
+WIDE = Limits(2, None, 10)
+KEY = Key("p", "x.example")
+Opener = Callable[[pathlib.Path, Limits], contextlib.AbstractAsyncContextManager[Spool]]
+
+
+def _sqlite(folder: pathlib.Path, limits: Limits) -> contextlib.AbstractAsyncContextManager[Spool]:
+    return open_spool(folder / "spool.sqlite3", "me", 0, lambda key: limits)
+
+
+ENGINES = [pytest.param(_sqlite, id="sqlite")]
+pytestmark = pytest.mark.parametrize("engine", ENGINES)
+
+
+def message(name: str, tenant: str = "t", **values: Any) -> NewMessage:
+    fields: dict[str, Any] = {
+        **{"id": name, "tenant": tenant, "pool": "p", "domain": "d.example", "credential": "u", "reverse_path": "a@d.example"},
+        **{"recipients": (NewRecipient("b@x.example", "x.example"),), "headers": b"From: a\r\n", "body_size": 4, "eight_bit": False},
+        **{"received_at": 0, "expires_at": 1_000_000},
+    }
+    return NewMessage(**(fields | values))
+
+
+def run(engine: Opener, folder: pathlib.Path, scenario: Callable[[Spool], Awaitable[None]], limits: Limits = WIDE) -> None:
+    async def scenario_in_spool() -> None:
+        async with engine(folder, limits) as spool:
+            await scenario(spool)
+
+    asyncio.run(scenario_in_spool())
+
+
+async def claim_one(spool: Spool, now: int = 0) -> Batch:
+    batches, _ = await spool.claim(now, 1, ())
+    assert len(batches) == 1
+    return batches[0]
+
+
+def delivered(batch: Batch) -> list[Settlement]:
+    return [Settlement(c, State.DELIVERED, EventDetail("delivered", text="ok")) for m in batch.messages for c in m.claims]
+
+
+def test_a_second_accept_of_the_same_id_changes_nothing(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for _ in range(2):
+            assert await spool.accept(message("m1"), (0, b"body")) is None
+        assert (await spool.stats(0)).recipients == {"scheduled": 1}
+
+    run(engine, tmp_path, scenario)
+
+
+def test_staged_chunks_are_the_body_in_order_and_a_lost_one_refuses_the_message(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for name, size in (("m1", 4), ("m2", 5)):
+            await spool.stage(name, 0, b"bo")
+            refusal = await spool.accept(message(name, body_size=size), (1, b"dy"))
+            assert (refusal is None) == (size == 4)
+        assert b"".join([chunk async for chunk in spool.body("m1")]) == b"body"
+        assert await spool.show("m2") is None
+
+    run(engine, tmp_path, scenario)
+
+
+def test_discard_forgets_staged_chunks_and_leaves_an_accepted_message_alone(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        await spool.stage("m2", 0, b"x")
+        for name in ("m1", "m2"):
+            await spool.discard(name)
+        assert [chunk async for chunk in spool.body("m1")] == [b"body"]
+        assert [chunk async for chunk in spool.body("m2")] == []
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_lost_lease_can_neither_doubt_nor_settle_and_an_attempt_in_doubt_is_counted(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        batch = await claim_one(spool)
+        await spool.doubt(batch.messages[0].claims)
+        assert await spool.recover(LEASE_MS + 1) == 1
+        with pytest.raises(LostLease):
+            await spool.doubt(batch.messages[0].claims)
+        with pytest.raises(LostLease):
+            await spool.settle(1, delivered(batch), ())
+        assert (await spool.stats(0)).ambiguous == 1
+        again = await claim_one(spool, LEASE_MS + 1)
+        await spool.settle(LEASE_MS + 2, delivered(again), ())
+        assert (await spool.stats(0)).recipients == {"delivered": 1}
+
+    run(engine, tmp_path, scenario)
+
+
+def test_connection_slots_limit_the_batches_until_one_is_given_back(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for number in range(3):
+            await spool.accept(message(f"m{number}"), (0, b"body"))
+        first = await claim_one(spool)
+        assert (await spool.claim(0, 5, ()))[0] == []
+        await spool.release_slot(1, first, 0)
+        await claim_one(spool, 1)
+
+    run(engine, tmp_path, scenario, Limits(1, None, 1))
+
+
+def test_a_rate_holds_over_a_minute(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await asyncio.gather(*(spool.accept(message(f"m{number:04}"), (0, b"body")) for number in range(400)))
+        sent = 0
+        for now in range(0, 60_001, 50):
+            for batch in (await spool.claim(now, 4, ()))[0]:
+                sent += len(batch.messages)
+                await spool.settle(now, delivered(batch), ())
+                await spool.release_slot(now, batch, 0)
+        assert 300 * 0.98 <= sent <= 305 * 1.02
+
+    run(engine, tmp_path, scenario, Limits(2, 5, 10))
+
+
+def test_tenants_take_turns(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for number in range(6):
+            await spool.accept(message(f"m{number}", "noisy"), (0, b"body"))
+        await spool.accept(message("q", "quiet"), (0, b"body"))
+        tenants = [(await claim_one(spool, now)).messages[0].tenant for now in (1, 2)]
+        assert set(tenants) == {"noisy", "quiet"}
+
+    run(engine, tmp_path, scenario, Limits(5, None, 1))
+
+
+def test_an_allowance_refuses_the_message_beyond_it(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        allowances = (Allowance("u", 60, 1),)
+        assert await spool.accept(message("m1", allowances=allowances), (0, b"body")) is None
+        refusal = await spool.accept(message("m2", allowances=allowances), (0, b"body"))
+        assert refusal is not None
+        assert refusal.code == 452
+        assert await spool.accept(message("m3", allowances=allowances, received_at=60_000), (0, b"body")) is None
+
+    run(engine, tmp_path, scenario)
+
+
+def test_held_recipients_are_claimed_only_after_their_release(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        row = await spool.show("m1")
+        assert row is not None
+        assert await spool.reschedule(0, "hold", row.recipients) == 1
+        assert (await spool.claim(1, 1, ()))[0] == []
+        assert await spool.reschedule(1, "release", row.recipients) == 1
+        await claim_one(spool, 1)
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_suspended_destination_is_left_alone_until_it_is_resumed(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        await spool.suspend(0, KEY, True)
+        assert (await spool.claim(1, 1, ()))[0] == []
+        await spool.suspend(1, KEY, False)
+        await claim_one(spool, 1)
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_spool_in_use_is_refused(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        with pytest.raises(Permanent, match="in use"):
+            async with engine(tmp_path, Limits(1, None, 1)):
+                pass
+
+    run(engine, tmp_path, scenario)
