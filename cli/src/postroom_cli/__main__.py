@@ -19,7 +19,7 @@ from postroom_cli.queue import events, explain, queue, stats
 from postroom_cli.send import send
 from postroom_core import lifecycle, logs
 from postroom_core.errors import Permanent, Unavailable
-from postroom_core.settings import unknown_names
+from postroom_core.settings import NOT_YET, unknown_names
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -93,6 +93,8 @@ def main() -> None:
     if unknown := unknown_names(os.environ):
         show.problem("\n".join(f"{name} is not a setting of Postroom; is it misspelt?" for name in unknown))
         sys.exit(2)
+    for name in NOT_YET & os.environ.keys():
+        show.warning(f"{name} is set, and the part that it is for is not built yet: it has no effect")
     try:
         cli()
     except Permanent as error:
