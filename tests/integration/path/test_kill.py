@@ -1,15 +1,20 @@
 """P1 and P2 on the whole product: kill -9 of every service at any moment loses nothing that was accepted."""
 
 import random
+import shutil
 import smtplib
 import subprocess
 import threading
 import time
 
+import pytest
+
 from postroom_core.testing.sink import Received
 
 from integration.path.running import SERVICES, Machine, machine
 
+# Starts processes and waits for their restarts: longer than other tests on a busy machine.
+pytestmark = pytest.mark.timeout(180)
 SECONDS = 15.0
 CLIENTS = 4
 
@@ -71,10 +76,6 @@ def test_kill_9_of_every_service_under_load_loses_nothing() -> None:
 
 
 def test_the_sync_comes_before_the_250() -> None:
-    import shutil
-
-    import pytest
-
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     with machine() as running:

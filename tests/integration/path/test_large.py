@@ -4,9 +4,12 @@ import smtplib
 import time
 
 import psutil
+import pytest
 
 from integration.path.running import SERVICES, machine
 
+# Starts processes and waits for their restarts: longer than other tests on a busy machine.
+pytestmark = pytest.mark.timeout(180)
 MIB = 1024 * 1024
 # Buffers of one connection, chunks on the way, and SQLite's page cache of 64 MiB in delivery: less than two copies of the message would need.
 MOST_GROWTH = {"ingress": 24 * MIB, "signer": 8 * MIB, "delivery": 80 * MIB}
