@@ -65,6 +65,7 @@ class Envelope(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     ALLOWANCES_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """26 characters, see postroom_core.ids"""
     tenant: _builtins.str
@@ -87,6 +88,8 @@ class Envelope(_message.Message):
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recipient]: ...
     @_builtins.property
     def allowances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Allowance]: ...
+    @_builtins.property
+    def options(self) -> Global___MailOptions: ...
     def __init__(
         self,
         *,
@@ -103,14 +106,65 @@ class Envelope(_message.Message):
         client_address: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         allowances: _abc.Iterable[Global___Allowance] | None = ...,
+        options: Global___MailOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "client_address", b"client_address", "credential", b"credential", "domain", b"domain", "envid", b"envid", "message_id", b"message_id", "pool", b"pool", "received_at_ms", b"received_at_ms", "recipients", b"recipients", "ret", b"ret", "reverse_path", b"reverse_path", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowances", b"allowances", "client_address", b"client_address", "credential", b"credential", "domain", b"domain", "envid", b"envid", "message_id", b"message_id", "options", b"options", "pool", b"pool", "received_at_ms", b"received_at_ms", "recipients", b"recipients", "ret", b"ret", "reverse_path", b"reverse_path", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Envelope: _TypeAlias = Envelope  # noqa: Y015
+
+@_typing.final
+class MailOptions(_message.Message):
+    """What the client asked for beyond the plain message, by ESMTP parameters of MAIL and by header fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SMTPUTF8_FIELD_NUMBER: _builtins.int
+    REQUIRE_TLS_FIELD_NUMBER: _builtins.int
+    TLS_OPTIONAL_FIELD_NUMBER: _builtins.int
+    BINARY_FIELD_NUMBER: _builtins.int
+    HOLD_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    DELIVER_BY_MS_FIELD_NUMBER: _builtins.int
+    DELIVER_BY_RETURN_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    smtputf8: _builtins.bool
+    """RFC 6531: an address or the header block needs SMTPUTF8 of every hop"""
+    require_tls: _builtins.bool
+    """RFC 8689: every hop needs verified TLS and REQUIRETLS"""
+    tls_optional: _builtins.bool
+    """RFC 8689, TLS-Required: No: the message passes failures of TLS policies"""
+    binary: _builtins.bool
+    """RFC 3030: BODY=BINARYMIME; lines may be of any length"""
+    hold_until_ms: _builtins.int
+    """RFC 4865: not sent before; 0 is at once"""
+    deliver_by_ms: _builtins.int
+    """RFC 2852: to be delivered until then; 0 is no such wish"""
+    deliver_by_return: _builtins.bool
+    """RFC 2852, mode R: returned after deliver_by_ms; else a delay is told and delivery goes on"""
+    priority: _builtins.int
+    """RFC 6710: -9 to 9, higher goes first"""
+    def __init__(
+        self,
+        *,
+        smtputf8: _builtins.bool = ...,
+        require_tls: _builtins.bool = ...,
+        tls_optional: _builtins.bool = ...,
+        binary: _builtins.bool = ...,
+        hold_until_ms: _builtins.int = ...,
+        deliver_by_ms: _builtins.int = ...,
+        deliver_by_return: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "deliver_by_ms", b"deliver_by_ms", "deliver_by_return", b"deliver_by_return", "hold_until_ms", b"hold_until_ms", "priority", b"priority", "require_tls", b"require_tls", "smtputf8", b"smtputf8", "tls_optional", b"tls_optional"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MailOptions: _TypeAlias = MailOptions  # noqa: Y015
 
 @_typing.final
 class Allowance(_message.Message):

@@ -2,7 +2,7 @@
 
 from postroom.v1 import queue_pb2, spool_pb2
 from postroom_core.reply import Reply
-from postroom_delivery.spool.model import Allowance, EventRow, ListFilter, MessageRow, NewMessage, NewRecipient, Stats
+from postroom_delivery.spool.model import Allowance, EventRow, ListFilter, MailOptions, MessageRow, NewMessage, NewRecipient, Stats
 
 
 def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict[str, str], expires_at: int) -> NewMessage:
@@ -25,6 +25,20 @@ def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict
         client_address=envelope.client_address,
         traceparent=envelope.traceparent,
         allowances=tuple(Allowance(a.key, a.window_seconds, a.maximum) for a in envelope.allowances),
+        options=_options(envelope.options),
+    )
+
+
+def _options(options: spool_pb2.MailOptions) -> MailOptions:
+    return MailOptions(
+        smtputf8=options.smtputf8,
+        require_tls=options.require_tls,
+        tls_optional=options.tls_optional,
+        binary=options.binary,
+        hold_until=options.hold_until_ms,
+        deliver_by=options.deliver_by_ms,
+        deliver_by_return=options.deliver_by_return,
+        priority=options.priority,
     )
 
 

@@ -47,6 +47,20 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
+class MailOptions:
+    """What the client asked for beyond the plain message; see MailOptions in spool.proto. Zero times are no such wish."""
+
+    smtputf8: bool = False
+    require_tls: bool = False
+    tls_optional: bool = False
+    binary: bool = False
+    hold_until: int = 0
+    deliver_by: int = 0
+    deliver_by_return: bool = False
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NewMessage:
     """A message to be accepted, but its body. `headers` is the header block with trace and signatures, without the blank line."""
 
@@ -67,6 +81,7 @@ class NewMessage:
     client_address: str = ""
     traceparent: str = ""
     allowances: tuple[Allowance, ...] = ()
+    options: MailOptions = MailOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,7 @@ class ClaimedMessage:
     traceparent: str
     body: bytes | None
     claims: tuple[Claim, ...]
+    options: MailOptions = MailOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """SQLite: accepting a message in the writer's transaction. P1: what this commits is what `250` promises."""
 
 import sqlite3
+from dataclasses import astuple
 
 from postroom_core.reply import Reply
 from postroom_delivery.spool import statements
@@ -46,8 +47,8 @@ def _insert(connection: sqlite3.Connection, message: NewMessage) -> None:
         message.eight_bit,
     )
     rest = (message.ret, message.envid, message.client_address, message.traceparent, message.received_at, message.expires_at)
-    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers))
-    due = message.received_at
+    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers, *astuple(message.options)))
+    due = max(message.received_at, message.options.hold_until)
     for new in message.recipients:
         domain = new.address.rpartition("@")[2]
         values = (message.id, new.address, domain, message.pool, new.destination, message.tenant, due, new.notify, new.orcpt)

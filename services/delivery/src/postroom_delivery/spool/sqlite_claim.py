@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, MailOptions
 from postroom_delivery.spool.sqlite_accept import SQL, insert_event, wake
 
 # Bodies up to this travel with the claim; larger ones are read in chunks while they are sent.
@@ -117,7 +117,7 @@ class Claiming:
 
     def _message(self, message_id: str, claims: tuple[Claim, ...]) -> ClaimedMessage:
         row = self._connection.execute(SQL["claimed_message"], (message_id,)).fetchone()
-        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent = row
+        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, *options = row
         body = None
         if body_size <= INLINE_BODY:
             body = b"".join(chunk for (chunk,) in self._connection.execute(SQL["read_body"], (message_id, 0, 8)))
@@ -136,7 +136,13 @@ class Claiming:
             traceparent=traceparent,
             body=body,
             claims=claims,
+            options=_options(*options),
         )
+
+
+def _options(*columns: int) -> MailOptions:
+    smtputf8, require_tls, tls_optional, binary, hold_until, deliver_by, by_return, priority = columns
+    return MailOptions(bool(smtputf8), bool(require_tls), bool(tls_optional), bool(binary), hold_until, deliver_by, bool(by_return), priority)
 
 
 def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:

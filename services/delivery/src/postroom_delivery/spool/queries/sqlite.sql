@@ -1,8 +1,9 @@
 -- name: insert_message
 -- A second accept of the same id inserts nothing.
 INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
-  received_at, expires_at, open_recipients, headers)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
+  received_at, expires_at, open_recipients, headers,
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
 
 -- name: insert_body
 INSERT INTO body (message, sequence, data) VALUES (?, ?, ?) ON CONFLICT (message, sequence) DO UPDATE SET data = excluded.data;
@@ -84,7 +85,8 @@ UPDATE destination SET next_at = ?, tokens = ?, tokens_at = ? WHERE pool = ? AND
 INSERT INTO slot (pool, destination, holder, lease_until) VALUES (?, ?, ?, ?);
 
 -- name: claimed_message
-SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent FROM message WHERE id = ?;
+SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent,
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ?;
 
 -- name: read_body
 SELECT data FROM body WHERE message = ? AND sequence >= ? ORDER BY sequence LIMIT ?;
