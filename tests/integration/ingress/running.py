@@ -66,6 +66,12 @@ class FakeSpool(spool_pb2_grpc.SpoolServicer):
             self.abandoned += not complete
         raise AssertionError("no end chunk")
 
+    async def EnqueueBatch(self, request: spool_pb2.EnqueueBatchRequest, context: Any) -> spool_pb2.EnqueueBatchResponse:
+        async def one(chunk: spool_pb2.EnqueueChunk) -> Any:
+            yield chunk
+
+        return spool_pb2.EnqueueBatchResponse(responses=[await self.Enqueue(one(chunk), context) for chunk in request.messages])
+
 
 @dataclass
 class FakeSigner(signer_pb2_grpc.SignerServicer):
@@ -77,6 +83,9 @@ class FakeSigner(signer_pb2_grpc.SignerServicer):
         if self.refusal is not None:
             return signer_pb2.SignResponse(refusal=self.refusal)
         return signer_pb2.SignResponse(signature=signer_pb2.Signature(header_fields=b"DKIM-Signature: fake\r\n"))
+
+    async def SignBatch(self, request: signer_pb2.SignBatchRequest, context: Any) -> signer_pb2.SignBatchResponse:
+        return signer_pb2.SignBatchResponse(responses=[await self.Sign(one, context) for one in request.requests])
 
     async def Loaded(self, request: signer_pb2.LoadedRequest, context: Any) -> signer_pb2.LoadedResponse:
         return signer_pb2.LoadedResponse()

@@ -24,31 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18postroom/v1/signer.proto\x12\x0bpostroom.v1\"S\n\x08\x42odyHash\x12\x37\n\x10\x63\x61nonicalization\x18\x01 \x01(\x0e\x32\x1d.postroom.v1.Canonicalization\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x84\x01\n\x0bSignRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x14\n\x0cheader_block\x18\x03 \x01(\x0c\x12*\n\x0b\x62ody_hashes\x18\x04 \x03(\x0b\x32\x15.postroom.v1.BodyHash\x12\x13\n\x0bnow_seconds\x18\x05 \x01(\x03\"o\n\x0cSignResponse\x12+\n\tsignature\x18\x01 \x01(\x0b\x32\x16.postroom.v1.SignatureH\x00\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.postroom.v1.RefusalH\x00\x42\t\n\x07outcome\"5\n\tSignature\x12\x15\n\rheader_fields\x18\x01 \x01(\x0c\x12\x11\n\tselectors\x18\x02 \x03(\t\"\x90\x01\n\x07Refusal\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.postroom.v1.Refusal.Reason\x12\x0c\n\x04text\x18\x02 \x01(\t\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\n\n\x06NO_KEY\x10\x01\x12\r\n\tNOT_OWNER\x10\x02\x12\r\n\tMALFORMED\x10\x03\"\x1f\n\rLoadedRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\"#\n\x0eLoadedResponse\x12\x11\n\tselectors\x18\x01 \x03(\t*o\n\x10\x43\x61nonicalization\x12 \n\x1c\x43\x41NONICALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NONICALIZATION_SIMPLE\x10\x01\x12\x1c\n\x18\x43\x41NONICALIZATION_RELAXED\x10\x02\x32\x88\x01\n\x06Signer\x12;\n\x04Sign\x12\x18.postroom.v1.SignRequest\x1a\x19.postroom.v1.SignResponse\x12\x41\n\x06Loaded\x12\x1a.postroom.v1.LoadedRequest\x1a\x1b.postroom.v1.LoadedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18postroom/v1/signer.proto\x12\x0bpostroom.v1\"S\n\x08\x42odyHash\x12\x37\n\x10\x63\x61nonicalization\x18\x01 \x01(\x0e\x32\x1d.postroom.v1.Canonicalization\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x84\x01\n\x0bSignRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x14\n\x0cheader_block\x18\x03 \x01(\x0c\x12*\n\x0b\x62ody_hashes\x18\x04 \x03(\x0b\x32\x15.postroom.v1.BodyHash\x12\x13\n\x0bnow_seconds\x18\x05 \x01(\x03\"o\n\x0cSignResponse\x12+\n\tsignature\x18\x01 \x01(\x0b\x32\x16.postroom.v1.SignatureH\x00\x12\'\n\x07refusal\x18\x02 \x01(\x0b\x32\x14.postroom.v1.RefusalH\x00\x42\t\n\x07outcome\">\n\x10SignBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.postroom.v1.SignRequest\"A\n\x11SignBatchResponse\x12,\n\tresponses\x18\x01 \x03(\x0b\x32\x19.postroom.v1.SignResponse\"5\n\tSignature\x12\x15\n\rheader_fields\x18\x01 \x01(\x0c\x12\x11\n\tselectors\x18\x02 \x03(\t\"\x90\x01\n\x07Refusal\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.postroom.v1.Refusal.Reason\x12\x0c\n\x04text\x18\x02 \x01(\t\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\n\n\x06NO_KEY\x10\x01\x12\r\n\tNOT_OWNER\x10\x02\x12\r\n\tMALFORMED\x10\x03\"\x1f\n\rLoadedRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\"#\n\x0eLoadedResponse\x12\x11\n\tselectors\x18\x01 \x03(\t*o\n\x10\x43\x61nonicalization\x12 \n\x1c\x43\x41NONICALIZATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NONICALIZATION_SIMPLE\x10\x01\x12\x1c\n\x18\x43\x41NONICALIZATION_RELAXED\x10\x02\x32\xd4\x01\n\x06Signer\x12;\n\x04Sign\x12\x18.postroom.v1.SignRequest\x1a\x19.postroom.v1.SignResponse\x12J\n\tSignBatch\x12\x1d.postroom.v1.SignBatchRequest\x1a\x1e.postroom.v1.SignBatchResponse\x12\x41\n\x06Loaded\x12\x1a.postroom.v1.LoadedRequest\x1a\x1b.postroom.v1.LoadedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'postroom.v1.signer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANONICALIZATION']._serialized_start=646
-  _globals['_CANONICALIZATION']._serialized_end=757
+  _globals['_CANONICALIZATION']._serialized_start=777
+  _globals['_CANONICALIZATION']._serialized_end=888
   _globals['_BODYHASH']._serialized_start=41
   _globals['_BODYHASH']._serialized_end=124
   _globals['_SIGNREQUEST']._serialized_start=127
   _globals['_SIGNREQUEST']._serialized_end=259
   _globals['_SIGNRESPONSE']._serialized_start=261
   _globals['_SIGNRESPONSE']._serialized_end=372
-  _globals['_SIGNATURE']._serialized_start=374
-  _globals['_SIGNATURE']._serialized_end=427
-  _globals['_REFUSAL']._serialized_start=430
-  _globals['_REFUSAL']._serialized_end=574
-  _globals['_REFUSAL_REASON']._serialized_start=500
-  _globals['_REFUSAL_REASON']._serialized_end=574
-  _globals['_LOADEDREQUEST']._serialized_start=576
-  _globals['_LOADEDREQUEST']._serialized_end=607
-  _globals['_LOADEDRESPONSE']._serialized_start=609
-  _globals['_LOADEDRESPONSE']._serialized_end=644
-  _globals['_SIGNER']._serialized_start=760
-  _globals['_SIGNER']._serialized_end=896
+  _globals['_SIGNBATCHREQUEST']._serialized_start=374
+  _globals['_SIGNBATCHREQUEST']._serialized_end=436
+  _globals['_SIGNBATCHRESPONSE']._serialized_start=438
+  _globals['_SIGNBATCHRESPONSE']._serialized_end=503
+  _globals['_SIGNATURE']._serialized_start=505
+  _globals['_SIGNATURE']._serialized_end=558
+  _globals['_REFUSAL']._serialized_start=561
+  _globals['_REFUSAL']._serialized_end=705
+  _globals['_REFUSAL_REASON']._serialized_start=631
+  _globals['_REFUSAL_REASON']._serialized_end=705
+  _globals['_LOADEDREQUEST']._serialized_start=707
+  _globals['_LOADEDREQUEST']._serialized_end=738
+  _globals['_LOADEDRESPONSE']._serialized_start=740
+  _globals['_LOADEDRESPONSE']._serialized_end=775
+  _globals['_SIGNER']._serialized_start=891
+  _globals['_SIGNER']._serialized_end=1103
 # @@protoc_insertion_point(module_scope)

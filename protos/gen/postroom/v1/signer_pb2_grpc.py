@@ -39,6 +39,11 @@ class SignerStub:
                 request_serializer=postroom_dot_v1_dot_signer__pb2.SignRequest.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_signer__pb2.SignResponse.FromString,
                 _registered_method=True)
+        self.SignBatch = channel.unary_unary(
+                '/postroom.v1.Signer/SignBatch',
+                request_serializer=postroom_dot_v1_dot_signer__pb2.SignBatchRequest.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_signer__pb2.SignBatchResponse.FromString,
+                _registered_method=True)
         self.Loaded = channel.unary_unary(
                 '/postroom.v1.Signer/Loaded',
                 request_serializer=postroom_dot_v1_dot_signer__pb2.LoadedRequest.SerializeToString,
@@ -51,6 +56,13 @@ class SignerServicer:
 
     def Sign(self, request, context):
         """Makes one DKIM-Signature field per active key of the domain (RFC 6376, RFC 8463). Constant size whatever the message; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignBatch(self, request, context):
+        """The same for the messages that wait at one time: one answer per request, in order. A call costs more than a signature.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +82,11 @@ def add_SignerServicer_to_server(servicer, server):
                     servicer.Sign,
                     request_deserializer=postroom_dot_v1_dot_signer__pb2.SignRequest.FromString,
                     response_serializer=postroom_dot_v1_dot_signer__pb2.SignResponse.SerializeToString,
+            ),
+            'SignBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignBatch,
+                    request_deserializer=postroom_dot_v1_dot_signer__pb2.SignBatchRequest.FromString,
+                    response_serializer=postroom_dot_v1_dot_signer__pb2.SignBatchResponse.SerializeToString,
             ),
             'Loaded': grpc.unary_unary_rpc_method_handler(
                     servicer.Loaded,
@@ -104,6 +121,33 @@ class Signer:
             '/postroom.v1.Signer/Sign',
             postroom_dot_v1_dot_signer__pb2.SignRequest.SerializeToString,
             postroom_dot_v1_dot_signer__pb2.SignResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Signer/SignBatch',
+            postroom_dot_v1_dot_signer__pb2.SignBatchRequest.SerializeToString,
+            postroom_dot_v1_dot_signer__pb2.SignBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

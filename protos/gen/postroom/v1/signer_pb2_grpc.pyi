@@ -33,6 +33,8 @@ class SignerStub:
     def __new__(cls, channel: _aio.Channel) -> SignerAsyncStub: ...
     Sign: _grpc.UnaryUnaryMultiCallable[_signer_pb2.SignRequest, _signer_pb2.SignResponse]
     """Makes one DKIM-Signature field per active key of the domain (RFC 6376, RFC 8463). Constant size whatever the message; safe to repeat."""
+    SignBatch: _grpc.UnaryUnaryMultiCallable[_signer_pb2.SignBatchRequest, _signer_pb2.SignBatchResponse]
+    """The same for the messages that wait at one time: one answer per request, in order. A call costs more than a signature."""
     Loaded: _grpc.UnaryUnaryMultiCallable[_signer_pb2.LoadedRequest, _signer_pb2.LoadedResponse]
     """The selectors that this signer holds for a domain, so that a rotation can wait for every signer."""
 
@@ -41,6 +43,8 @@ class SignerAsyncStub(SignerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Sign: _aio.UnaryUnaryMultiCallable[_signer_pb2.SignRequest, _signer_pb2.SignResponse]  # type: ignore[assignment]
     """Makes one DKIM-Signature field per active key of the domain (RFC 6376, RFC 8463). Constant size whatever the message; safe to repeat."""
+    SignBatch: _aio.UnaryUnaryMultiCallable[_signer_pb2.SignBatchRequest, _signer_pb2.SignBatchResponse]  # type: ignore[assignment]
+    """The same for the messages that wait at one time: one answer per request, in order. A call costs more than a signature."""
     Loaded: _aio.UnaryUnaryMultiCallable[_signer_pb2.LoadedRequest, _signer_pb2.LoadedResponse]  # type: ignore[assignment]
     """The selectors that this signer holds for a domain, so that a rotation can wait for every signer."""
 
@@ -52,6 +56,14 @@ class SignerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_signer_pb2.SignResponse, _abc.Awaitable[_signer_pb2.SignResponse]]:
         """Makes one DKIM-Signature field per active key of the domain (RFC 6376, RFC 8463). Constant size whatever the message; safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def SignBatch(
+        self,
+        request: _signer_pb2.SignBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_pb2.SignBatchResponse, _abc.Awaitable[_signer_pb2.SignBatchResponse]]:
+        """The same for the messages that wait at one time: one answer per request, in order. A call costs more than a signature."""
 
     @_abc_1.abstractmethod
     def Loaded(

@@ -39,6 +39,11 @@ class SpoolStub:
                 request_serializer=postroom_dot_v1_dot_spool__pb2.EnqueueChunk.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_spool__pb2.EnqueueResponse.FromString,
                 _registered_method=True)
+        self.EnqueueBatch = channel.unary_unary(
+                '/postroom.v1.Spool/EnqueueBatch',
+                request_serializer=postroom_dot_v1_dot_spool__pb2.EnqueueBatchRequest.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_spool__pb2.EnqueueBatchResponse.FromString,
+                _registered_method=True)
 
 
 class SpoolServicer:
@@ -53,6 +58,13 @@ class SpoolServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EnqueueBatch(self, request, context):
+        """The same for small messages that wait at one time, each a whole one in one chunk; they share a commit. One answer per message, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SpoolServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_SpoolServicer_to_server(servicer, server):
                     servicer.Enqueue,
                     request_deserializer=postroom_dot_v1_dot_spool__pb2.EnqueueChunk.FromString,
                     response_serializer=postroom_dot_v1_dot_spool__pb2.EnqueueResponse.SerializeToString,
+            ),
+            'EnqueueBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnqueueBatch,
+                    request_deserializer=postroom_dot_v1_dot_spool__pb2.EnqueueBatchRequest.FromString,
+                    response_serializer=postroom_dot_v1_dot_spool__pb2.EnqueueBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +106,33 @@ class Spool:
             '/postroom.v1.Spool/Enqueue',
             postroom_dot_v1_dot_spool__pb2.EnqueueChunk.SerializeToString,
             postroom_dot_v1_dot_spool__pb2.EnqueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Spool/EnqueueBatch',
+            postroom_dot_v1_dot_spool__pb2.EnqueueBatchRequest.SerializeToString,
+            postroom_dot_v1_dot_spool__pb2.EnqueueBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

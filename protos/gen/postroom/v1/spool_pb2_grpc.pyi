@@ -36,6 +36,8 @@ class SpoolStub:
     Safe to repeat: a message_id that is already committed is answered `accepted` again and nothing is stored twice.
     A stream that ends before a chunk with `end` leaves nothing behind.
     """
+    EnqueueBatch: _grpc.UnaryUnaryMultiCallable[_spool_pb2.EnqueueBatchRequest, _spool_pb2.EnqueueBatchResponse]
+    """The same for small messages that wait at one time, each a whole one in one chunk; they share a commit. One answer per message, in order."""
 
 @_typing.type_check_only
 class SpoolAsyncStub(SpoolStub):
@@ -45,6 +47,8 @@ class SpoolAsyncStub(SpoolStub):
     Safe to repeat: a message_id that is already committed is answered `accepted` again and nothing is stored twice.
     A stream that ends before a chunk with `end` leaves nothing behind.
     """
+    EnqueueBatch: _aio.UnaryUnaryMultiCallable[_spool_pb2.EnqueueBatchRequest, _spool_pb2.EnqueueBatchResponse]  # type: ignore[assignment]
+    """The same for small messages that wait at one time, each a whole one in one chunk; they share a commit. One answer per message, in order."""
 
 class SpoolServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +61,13 @@ class SpoolServicer(metaclass=_abc_1.ABCMeta):
         Safe to repeat: a message_id that is already committed is answered `accepted` again and nothing is stored twice.
         A stream that ends before a chunk with `end` leaves nothing behind.
         """
+
+    @_abc_1.abstractmethod
+    def EnqueueBatch(
+        self,
+        request: _spool_pb2.EnqueueBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_spool_pb2.EnqueueBatchResponse, _abc.Awaitable[_spool_pb2.EnqueueBatchResponse]]:
+        """The same for small messages that wait at one time, each a whole one in one chunk; they share a commit. One answer per message, in order."""
 
 def add_SpoolServicer_to_server(servicer: SpoolServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

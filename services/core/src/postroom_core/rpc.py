@@ -11,8 +11,9 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-# A message is at most: 64 KiB of body, or a header block. Larger ones are refused by the transport before they cost memory.
-MAX_MESSAGE_BYTES = 1024 * 1024
+# A message is at most: 64 KiB of body, a header block of 256 KiB and 1000 recipients of 770 octets with their DSN parameters; or a batch of half
+# a MiB. Larger ones are refused by the transport before they cost memory.
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 Server = aio.Server
 _OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 # After a restart of the other side the next call must find it quickly; 1 s is also what one refused client waits at most.

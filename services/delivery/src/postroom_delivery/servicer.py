@@ -71,13 +71,31 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
                 await self._spool.stage(envelope.message_id, sequence, chunk.body)
                 sequence += 1
         except Unavailable as error:
-            log.warning("message not accepted, the spool is unavailable", reason=str(error))
-            return wire.refused(FULL if "full" in str(error) else AWAY)
+            return self._unavailable(error)
         finally:
             if envelope is not None and sequence and not complete:
                 await finish(self._spool.discard(envelope.message_id))
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the stream ended without its end chunk")
         raise AssertionError
+
+    async def EnqueueBatch(self, request: spool_pb2.EnqueueBatchRequest, context: Context) -> spool_pb2.EnqueueBatchResponse:
+        if shutil.disk_usage(self._folder).free < LEAST_FREE:
+            return spool_pb2.EnqueueBatchResponse(responses=[wire.refused(FULL)] * len(request.messages))
+        responses = await asyncio.gather(*(self._whole(chunk) for chunk in request.messages))
+        return spool_pb2.EnqueueBatchResponse(responses=responses)
+
+    async def _whole(self, chunk: spool_pb2.EnqueueChunk) -> spool_pb2.EnqueueResponse:
+        """One message of a batch; its fault is its own."""
+        if not chunk.HasField("end") or not is_message_id(chunk.envelope.message_id) or len(chunk.body) > MOST_CHUNK:
+            return wire.refused(Reply(554, "5.6.0", "The hand-over of the message was malformed"))
+        try:
+            return await finish(self._accept(chunk.envelope, chunk, 0))
+        except Unavailable as error:
+            return self._unavailable(error)
+
+    def _unavailable(self, error: Unavailable) -> spool_pb2.EnqueueResponse:
+        log.warning("message not accepted, the spool is unavailable", reason=str(error))
+        return wire.refused(FULL if "full" in str(error) else AWAY)
 
     async def _accept(self, envelope: spool_pb2.Envelope, chunk: spool_pb2.EnqueueChunk, sequence: int) -> spool_pb2.EnqueueResponse:
         if envelope.pool not in self._pools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,6 +13,7 @@ from grpc import aio
 from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core.errors import Unavailable
 from postroom_core.reply import Reply
+from postroom_ingress.batcher import Batcher, Bounds
 from postroom_ingress.envelope import Envelope
 
 # A signature takes a millisecond; whoever waits longer for it hears 451 and comes back.
@@ -20,6 +22,8 @@ SIGN_SECONDS = 5.0
 COMMIT_SECONDS = 30.0
 # The whole of an upload: the longest session that DATA may have, see postroom_ingress.reception.
 UPLOAD_SECONDS = 3600.0
+# Two calls at once: while one is answered the other is on its way. 64 signatures take some 20 ms; half a MiB is half of what a gRPC message may have.
+BOUNDS = Bounds(parallel=2, most=64, heaviest=512 * 1024)
 
 
 class Refusal(Enum):
@@ -46,10 +50,11 @@ _REFUSALS = {
 
 
 class SignerClient:
-    """Signs header blocks."""
+    """Signs header blocks; requests that wait at the same time share a call."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = signer_pb2_grpc.SignerStub(channel)
+        self._batcher: Batcher[signer_pb2.SignRequest, signer_pb2.SignResponse] = Batcher(self._call, lambda request: request.ByteSize(), BOUNDS)
 
     async def sign(self, envelope: Envelope, header_block: bytes, body_sha256: bytes, now_seconds: int) -> bytes | Refused:
         """The DKIM-Signature fields. Raises Unavailable."""
@@ -57,10 +62,7 @@ class SignerClient:
         request = signer_pb2.SignRequest(
             domain=envelope.domain, tenant=envelope.tenant, header_block=header_block, body_hashes=[body_hash], now_seconds=now_seconds
         )
-        try:
-            response = await self._stub.Sign(request, timeout=SIGN_SECONDS)
-        except grpc.RpcError as error:
-            raise Unavailable(f"signer: {_code(error)}") from error
+        response = await self._batcher.ask(request)
         if response.HasField("signature"):
             return response.signature.header_fields
         reason = _REFUSALS.get(response.refusal.reason)
@@ -68,43 +70,64 @@ class SignerClient:
             raise Unavailable("signer: an answer without a signature")
         return Refused(reason, response.refusal.text)
 
+    async def _call(self, requests: Sequence[signer_pb2.SignRequest]) -> Sequence[signer_pb2.SignResponse]:
+        try:
+            return (await self._stub.SignBatch(signer_pb2.SignBatchRequest(requests=requests), timeout=SIGN_SECONDS)).responses
+        except grpc.RpcError as error:
+            raise Unavailable(f"signer: {_code(error)}") from error
+
 
 class Upload:
-    """One message on its way to the spool: `body` any number of times, then `end` once, or `cancel`."""
+    """One message on its way to the spool: `body` any number of times, then `end` once, or `cancel`.
 
-    def __init__(self, stub: spool_pb2_grpc.SpoolAsyncStub, envelope: Envelope) -> None:
-        self._call = stub.Enqueue(timeout=UPLOAD_SECONDS)
-        self._envelope: spool_pb2.Envelope | None = _wire(envelope)
+    A message that is whole at `end` shares a call with others; one that has sent chunks before has a stream of its own.
+    """
+
+    def __init__(self, client: SpoolClient, envelope: Envelope) -> None:
+        self._client = client
+        self._envelope = _wire(envelope)
+        self._call: aio.StreamUnaryCall[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse] | None = None
 
     async def body(self, chunk: bytes) -> None:
         """Sends a chunk of at most 64 KiB, waits while the spool is slower than the client. Raises Unavailable."""
-        await self._write(spool_pb2.EnqueueChunk(envelope=self._take_envelope(), body=chunk))
+        if self._call is None:
+            self._call = self._client.stream()
+            await self._write(self._call, spool_pb2.EnqueueChunk(envelope=self._envelope, body=chunk))
+        else:
+            await self._write(self._call, spool_pb2.EnqueueChunk(body=chunk))
 
     async def end(self, last: bytes, header_block: bytes, body_size: int, *, eight_bit: bool) -> Reply | None:
         """Commits; a reply when the spool refuses. Raises Unavailable."""
         end = spool_pb2.End(header_block=header_block, body_size=body_size, eight_bit=eight_bit)
-        await self._write(spool_pb2.EnqueueChunk(envelope=self._take_envelope(), body=last, end=end))
-        try:
-            async with asyncio.timeout(COMMIT_SECONDS):
-                await self._call.done_writing()
-                response = await self._call
-        except (grpc.RpcError, TimeoutError) as error:
-            raise Unavailable(f"spool: {_code(error)}") from error
+        if self._call is None:
+            response = await self._client.whole(spool_pb2.EnqueueChunk(envelope=self._envelope, body=last, end=end))
+        else:
+            response = await self._last(self._call, spool_pb2.EnqueueChunk(body=last, end=end))
         if response.HasField("refused"):
             return Reply(response.refused.code, response.refused.enhanced, response.refused.text)
+        if not response.HasField("accepted"):
+            raise Unavailable("spool: an answer without an outcome")
         return None
 
     def cancel(self) -> None:
         """Nothing of the message stays behind."""
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
-    def _take_envelope(self) -> spool_pb2.Envelope | None:
-        envelope, self._envelope = self._envelope, None
-        return envelope
-
-    async def _write(self, chunk: spool_pb2.EnqueueChunk) -> None:
+    async def _last(
+        self, call: aio.StreamUnaryCall[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse], chunk: spool_pb2.EnqueueChunk
+    ) -> spool_pb2.EnqueueResponse:
+        await self._write(call, chunk)
         try:
-            await self._call.write(chunk)
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await call.done_writing()
+                return await call
+        except (grpc.RpcError, TimeoutError) as error:
+            raise Unavailable(f"spool: {_code(error)}") from error
+
+    async def _write(self, call: aio.StreamUnaryCall[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse], chunk: spool_pb2.EnqueueChunk) -> None:
+        try:
+            await call.write(chunk)
         except asyncio.InvalidStateError:
             return  # the spool has already answered, a refusal: `end` reads it
         except (grpc.RpcError, aio.UsageError) as error:
@@ -116,9 +139,24 @@ class SpoolClient:
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = spool_pb2_grpc.SpoolStub(channel)
+        self._batcher: Batcher[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse] = Batcher(self._call, lambda chunk: chunk.ByteSize(), BOUNDS)
 
     def upload(self, envelope: Envelope) -> Upload:
-        return Upload(self._stub, envelope)
+        return Upload(self, envelope)
+
+    def stream(self) -> aio.StreamUnaryCall[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse]:
+        """A call for one message in chunks."""
+        return self._stub.Enqueue(timeout=UPLOAD_SECONDS)
+
+    async def whole(self, chunk: spool_pb2.EnqueueChunk) -> spool_pb2.EnqueueResponse:
+        """Commits a message that is one chunk. Raises Unavailable."""
+        return await self._batcher.ask(chunk)
+
+    async def _call(self, chunks: Sequence[spool_pb2.EnqueueChunk]) -> Sequence[spool_pb2.EnqueueResponse]:
+        try:
+            return (await self._stub.EnqueueBatch(spool_pb2.EnqueueBatchRequest(messages=chunks), timeout=COMMIT_SECONDS)).responses
+        except grpc.RpcError as error:
+            raise Unavailable(f"spool: {_code(error)}") from error
 
 
 def _wire(envelope: Envelope) -> spool_pb2.Envelope:

@@ -27,7 +27,16 @@ class SignerServicer(signer_pb2_grpc.SignerServicer):
         self._keyring = keyring
 
     async def Sign(self, request: signer_pb2.SignRequest, context: Context) -> signer_pb2.SignResponse:
-        await asyncio.sleep(0)  # lets health checks through between two signatures
+        return self._answer(request)
+
+    async def SignBatch(self, request: signer_pb2.SignBatchRequest, context: Context) -> signer_pb2.SignBatchResponse:
+        response = signer_pb2.SignBatchResponse()
+        for one in request.requests:
+            response.responses.append(self._answer(one))
+            await asyncio.sleep(0)  # lets health checks through between two signatures
+        return response
+
+    def _answer(self, request: signer_pb2.SignRequest) -> signer_pb2.SignResponse:
         keys = self._keyring.get(request.domain)
         if keys is None:
             return _refused(_Reason.NO_KEY, f"The DKIM key of {request.domain} is not published yet")
