@@ -15,8 +15,10 @@ from integration.path.running import SERVICES, Machine, machine
 
 # Starts processes and waits for their restarts: longer than other tests on a busy machine.
 pytestmark = pytest.mark.timeout(180)
-SECONDS = 15.0
+KILLS = 9
 CLIENTS = 4
+# A start takes seconds on a busy machine; without progress for this long something is broken.
+PROGRESS_SECONDS = 60.0
 
 
 def _client(running: Machine, number: int, stop: threading.Event, accepted: list[str]) -> None:
@@ -51,9 +53,14 @@ def test_kill_9_of_every_service_under_load_loses_nothing() -> None:
             clients.append(threading.Thread(target=_client, args=(running, number, stop, accepted[number])))
         for client in clients:
             client.start()
-        kills, end, chance = 0, time.monotonic() + SECONDS, random.Random(4)
-        while time.monotonic() < end:
-            stop.wait(chance.uniform(0.3, 1.2))
+        kills, chance = 0, random.Random(4)
+        while kills < KILLS:
+            # By accepted messages, not by time: however slow the machine, every kill meets a service at work.
+            wanted_count = sum(map(len, accepted)) + chance.randint(2, 20)
+            end = time.monotonic() + PROGRESS_SECONDS
+            while sum(map(len, accepted)) < wanted_count and time.monotonic() < end:
+                stop.wait(0.01)
+            assert sum(map(len, accepted)) >= wanted_count, f"nothing was accepted for {PROGRESS_SECONDS:.0f} s after kill {kills}"
             try:
                 running.kill(SERVICES[kills % 3])
                 kills += 1
@@ -63,7 +70,6 @@ def test_kill_9_of_every_service_under_load_loses_nothing() -> None:
         for client in clients:
             client.join(60)
         wanted = {subject for subjects in accepted for subject in subjects}
-        assert len(wanted) > 50, "the load was too small to prove anything"
         messages = running.world.wait_for(lambda found: wanted <= {_subject(message) for message in found}, 90)
         running.postroom("queue", "wait-empty", "--timeout", "60")
         arrived = [_subject(message) for message in running.world.sink.messages]
