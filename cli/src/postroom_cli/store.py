@@ -22,7 +22,8 @@ from cryptography.x509.oid import NameOID
 from postroom_cli.layout import Layout
 from postroom_core.documents import Certificate, ScramVerifier, ScryptVerifier, Verifier
 from postroom_operator.plan import keys
-from postroom_operator.plan.compile import Observed, SecretKey
+from postroom_operator.plan.compile import Observed
+from postroom_operator.plan.findings import SecretKey
 from postroom_operator.plan.keys import StoredKey
 from postroom_operator.resources import Secret
 

@@ -1,0 +1,123 @@
+"""One MailDomain → the document that ingress reads: who may send what, with which password, how much. Pure; the same on one machine and in a cluster.
+
+What concerns several resources (the pool's existence, a domain or a user name used twice) is the caller's business.
+"""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
+
+from postroom_core.address import is_domain
+from postroom_core.documents import Client, Credential, Domain, DomainLimits
+from postroom_operator.plan.findings import Lookup, Passwords, Path, Problem, SecretKey
+from postroom_operator.resources import Resource
+
+
+@dataclass
+class CompiledDomain:
+    """A credential or client with a problem is not in the document; one whose Secret or verifier is still to be made neither."""
+
+    document: Domain
+    logins: dict[str, tuple[str, SecretKey]] = field(default_factory=dict)  # credential → user name, Secret
+    wanted_secrets: list[SecretKey] = field(default_factory=list)
+    wanted_verifiers: list[tuple[str, str]] = field(default_factory=list, repr=False)  # user name, password
+    problems: list[Problem] = field(default_factory=list)
+
+
+def pool_of(resource: Resource) -> str:
+    """The SendingPool that a MailDomain names, as namespace/name."""
+    reference = resource.spec["poolRef"]
+    return f"{reference.get('namespace', resource.namespace)}/{reference['name']}"
+
+
+def compile_domain(resource: Resource, secret: Lookup, passwords: Passwords) -> CompiledDomain:
+    """`secret` finds the Secrets of credentials."""
+    return _Compiler(resource, secret, passwords).compile()
+
+
+class _Compiler:
+    def __init__(self, resource: Resource, secret: Lookup, passwords: Passwords) -> None:
+        self._resource = resource
+        self._secret = secret
+        self._passwords = passwords
+        self._domain: str = resource.spec["domainName"]
+        self._problems: list[Problem] = []
+        self._compiled = CompiledDomain(Domain(name=self._domain, tenant=resource.namespace, pool=pool_of(resource), active=False, signed=False))
+
+    def compile(self) -> CompiledDomain:
+        spec = self._resource.spec
+        credentials = [self._credential(index, credential) for index, credential in enumerate(spec.get("credentials", []))]
+        clients = [self._client(index, client) for index, client in enumerate(spec.get("clients", []))]
+        self._compiled.document = self._compiled.document.model_copy(
+            update={
+                "active": spec["sendingState"] == "Active",
+                "signed": "dkim" in spec,
+                "credentials": tuple(credential for credential in credentials if credential is not None),
+                "clients": tuple(client for client in clients if client is not None),
+                "limits": self._limits(spec.get("limits", {})),
+            }
+        )
+        self._compiled.problems = self._problems
+        return self._compiled
+
+    def _problem(self, path: Path, text: str) -> None:
+        self._problems.append(Problem(path, text))
+
+    def _limits(self, limits: dict[str, Any]) -> DomainLimits:
+        hour, day = limits.get("messagesPerHour"), limits.get("messagesPerDay")
+        if hour is not None and day is not None and hour > day:
+            self._problem(("limits", "messagesPerHour"), "messagesPerHour exceeds messagesPerDay")
+        return DomainLimits(
+            messages_per_hour=hour,
+            messages_per_day=day,
+            max_message_bytes=limits.get("maxMessageBytes"),
+            max_recipients_per_message=limits.get("maxRecipientsPerMessage"),
+        )
+
+    def _senders(self, path: Path, patterns: list[str]) -> tuple[str, ...]:
+        for pattern in patterns:
+            host = pattern.rpartition("@")[2]
+            if not is_domain(host) or (host != self._domain and not host.endswith(f".{self._domain}")):
+                self._problem((*path, "allowedSenders"), f"{pattern} is outside of {self._domain}")
+        return tuple(patterns)
+
+    def _networks(self, path: Path, cidrs: list[str]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                self._problem(path, str(error))
+        return tuple(cidrs)
+
+    def _client(self, index: int, client: dict[str, Any]) -> Client | None:
+        path, before = ("clients", index), len(self._problems)
+        senders = self._senders(path, client["allowedSenders"])
+        networks = self._networks((*path, "cidrs"), client["cidrs"])
+        return Client(name=client["name"], cidrs=networks, allowed_senders=senders) if len(self._problems) == before else None
+
+    def _credential(self, index: int, credential: dict[str, Any]) -> Credential | None:
+        path, before = ("credentials", index), len(self._problems)
+        senders = self._senders(path, credential["allowedSenders"])
+        networks = self._networks((*path, "allowedSourceCIDRs"), credential.get("allowedSourceCIDRs", []))
+        login = self._login(path, credential)
+        if login is None or len(self._problems) > before:
+            return None
+        verifier = self._passwords.verifiers.get(login)
+        if verifier is None:
+            self._compiled.wanted_verifiers.append(login)
+            return None
+        verifiers = (verifier, *self._passwords.previous.get(login[0], ()))
+        return Credential(name=credential["name"], username=login[0], verifiers=verifiers, allowed_senders=senders, allowed_source_cidrs=networks)
+
+    def _login(self, path: Path, credential: dict[str, Any]) -> tuple[str, str] | None:
+        key = (self._resource.namespace, credential["secretRef"]["name"])
+        secret = self._secret(key)
+        if secret is None:
+            self._compiled.wanted_secrets.append(key)
+            return None
+        username, password = secret.data.get("username", ""), secret.data.get("password", "")
+        if not username or not password:
+            self._problem((*path, "secretRef"), f"the Secret {key[1]} has no username or no password")
+            return None
+        self._compiled.logins[credential["name"]] = (username, key)
+        return username, password

@@ -1,0 +1,70 @@
+"""One SendingPool → the document that delivery reads. Pure; the same on one machine and in a cluster."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from postroom_core.documents import DestinationLimit, Pool, Retry, Route, SmartHost
+from postroom_operator.plan import durations
+from postroom_operator.plan.findings import Lookup, Problem
+from postroom_operator.resources import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPool:
+    """With problems the document lacks what they concern."""
+
+    document: Pool
+    problems: tuple[Problem, ...]
+
+
+def pool_name(resource: Resource) -> str:
+    """namespace/name, unique over the platform."""
+    return f"{resource.namespace}/{resource.name}"
+
+
+def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
+    """`secret` finds the Secrets of smart hosts."""
+    problems: list[Problem] = []
+    spec = resource.spec
+    routes = [_route(resource.namespace, index, route, secret, problems) for index, route in enumerate(spec.get("routes", []))]
+    document = Pool(
+        name=pool_name(resource),
+        retry=_retry(spec["retry"], problems),
+        destination_limits=tuple(_limit(limit) for limit in spec.get("destinationLimits", [])),
+        routes=tuple(route for route in routes if route is not None),
+    )
+    return CompiledPool(document, tuple(problems))
+
+
+def _retry(retry: dict[str, Any], problems: list[Problem]) -> Retry:
+    backoff = retry["backoff"]
+    times = Retry(
+        max_age=durations.seconds(retry["maxAge"]), initial=durations.seconds(backoff["initial"]), maximum=durations.seconds(backoff["max"])
+    )
+    if times.initial < 1 or times.maximum < times.initial:
+        problems.append(Problem(("retry", "backoff"), "initial must be at least 1s and not longer than max"))
+    return times
+
+
+def _limit(limit: dict[str, Any]) -> DestinationLimit:
+    return DestinationLimit(
+        name=limit["name"],
+        match=tuple(match.lower() for match in limit["match"]),
+        max_connections=limit["maxConnections"],
+        messages_per_second=limit.get("messagesPerSecond"),
+        messages_per_connection=limit["messagesPerConnection"],
+    )
+
+
+def _route(namespace: str, index: int, route: dict[str, Any], lookup: Lookup, problems: list[Problem]) -> Route | None:
+    smart = route["smartHost"]
+    username = password = None
+    if reference := smart.get("credentialsRef"):
+        secret = lookup((namespace, reference["name"]))
+        if secret is None or not {"username", "password"} <= secret.data.keys():
+            path = ("routes", index, "smartHost", "credentialsRef")
+            problems.append(Problem(path, f"no Secret {reference['name']} with username and password"))
+            return None
+        username, password = secret.data["username"], secret.data["password"]
+    host = SmartHost(host=smart["host"], port=smart["port"], tls=smart["tls"], username=username, password=password)
+    return Route(name=route["name"], match=tuple(match.lower() for match in route["match"]), smart_host=host)
