@@ -1,17 +1,27 @@
-"""The committed protobuf code is what the .proto files generate."""
+"""What is generated and committed is what its source generates now."""
 
 import importlib.util
 import pathlib
+from typing import Any
 
 from architecture.tree import ROOT
 
 
-def test_generated_protobuf_equals_what_is_committed(tmp_path: pathlib.Path) -> None:
-    specification = importlib.util.spec_from_file_location("gen_protos", ROOT / "scripts" / "gen_protos.py")
+def script(name: str) -> Any:
+    """A script of scripts/ as a module."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert specification is not None and specification.loader is not None
-    generator = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(generator)
-    generator.generate(tmp_path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_page_about_replies_is_what_the_table_says() -> None:
+    assert (ROOT / "docs" / "replies.md").read_text() == script("gen_replies").render(), "run scripts/gen_replies.py"
+
+
+def test_generated_protobuf_equals_what_is_committed(tmp_path: pathlib.Path) -> None:
+    script("gen_protos").generate(tmp_path)
     fresh = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     committed_below = ROOT / "protos" / "gen"
     paths = [path for path in committed_below.rglob("*") if path.is_file() and "__pycache__" not in path.parts]

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from postroom.v1 import queue_pb2
-from postroom_core.documents import DestinationLimit, Pool, Retry, Route, SmartHost
+from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost
+from postroom_core.replyrule import Action, Class
 from postroom_core.testing.certificate import self_signed
 from postroom_core.testing.faults import Drop, Endless, GarbageTls, Rule, script
 from postroom_core.testing.sink import Sink
@@ -78,6 +79,25 @@ def test_a_4xx_is_retried_after_the_backoff_and_delivered(tmp_path: pathlib.Path
             assert (events[1].code, events[1].enhanced) == (451, "4.7.1")
             assert [event.attempt for event in events] == [0, 1, 2]
             assert len(running.sink.messages) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_rule_of_the_pool_makes_a_5xx_wait_and_another_makes_a_4xx_final(tmp_path: pathlib.Path) -> None:
+    rules = (
+        ReplyRule(name="night", code="5xx", pattern="maintenance", classification=Class.NETWORK, action=Action.RETRY),
+        ReplyRule(name="full", enhanced_code="x.2.2", classification=Class.MAILBOX_FULL, action=Action.BOUNCE),
+    )
+
+    async def scenario() -> None:
+        replies = (Rule("RCPT", b"550 5.0.0 Maintenance", argument="b@", times=1), Rule("RCPT", b"452 4.2.2 full", argument="c@", times=1))
+        async with world(tmp_path, *replies, pool=FAST.model_copy(update={"reply_rules": rules})) as running:
+            events = await running.until(await running.enqueue("b@x.example"), "delivered", "bounced")
+            assert (kinds(events), classes(events)[1]) == (["accepted", "deferred", "delivered"], "network")
+            events = await running.until(await running.enqueue("c@x.example"), "delivered", "bounced")
+            assert (kinds(events), classes(events)[1]) == (["accepted", "bounced"], "mailbox-full")
+            notice = (await running.sink.wait_for(2))[-1]
+            assert b"Status: 5.2.2" in notice.content
 
     asyncio.run(scenario())
 

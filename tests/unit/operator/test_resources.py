@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from postroom_cli import examples
+from postroom_core.documents import Pool, ReplyRule
+from postroom_core.replyrule import MOST_PATTERN, Action, Class
 from postroom_operator import resources, schema
 from postroom_operator.plan.compile import Observed, Plan, compile_resources
 from postroom_operator.plan.durations import seconds
@@ -83,6 +85,23 @@ def test_a_domain_without_dkim_is_unsigned_and_said_so(tmp_path: pathlib.Path) -
     assert not found.problems
     assert found.signer == []
     assert "not signed" in found.warnings[0]
+
+
+def test_reply_rules_reach_the_pool_in_their_order(tmp_path: pathlib.Path) -> None:
+    rules = "{replyRules: [{name: b, enhancedCode: 4.7.x|5.7.1, class: policy, action: retry}, {name: a, code: 4xx, class: other}]}"
+    (pool,) = plan(tmp_path, POOL.replace("{}", rules), DOMAIN).delivery
+    assert isinstance(pool, Pool)
+    assert pool.reply_rules == (
+        ReplyRule(name="b", enhanced_code="4.7.x|5.7.1", classification=Class.POLICY, action=Action.RETRY),
+        ReplyRule(name="a", code="4xx", classification=Class.OTHER),
+    )
+
+
+def test_the_crd_knows_the_classes_and_actions_of_the_code() -> None:
+    properties = schema.schema("SendingPool")["properties"]["spec"]["properties"]["replyRules"]["items"]["properties"]
+    assert properties["class"]["enum"] == [one.value for one in Class if one is not Class.SUCCESS]
+    assert properties["action"]["enum"] == [one.value for one in Action]
+    assert properties["pattern"]["maxLength"] == MOST_PATTERN
 
 
 def test_durations_are_those_of_go() -> None:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from postroom_core.documents import DestinationLimit, Pool, Retry, Route, SmartHost
+from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost
+from postroom_core.replyrule import Action, Class, compile_pattern
 from postroom_operator.plan import durations
 from postroom_operator.plan.findings import Lookup, Problem
 from postroom_operator.resources import Resource
@@ -32,6 +33,7 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
         retry=_retry(spec["retry"], problems),
         destination_limits=tuple(_limit(limit) for limit in spec.get("destinationLimits", [])),
         routes=tuple(route for route in routes if route is not None),
+        reply_rules=tuple(_reply_rule(index, rule, problems) for index, rule in enumerate(spec.get("replyRules", []))),
     )
     return CompiledPool(document, tuple(problems))
 
@@ -44,6 +46,24 @@ def _retry(retry: dict[str, Any], problems: list[Problem]) -> Retry:
     if times.initial < 1 or times.maximum < times.initial:
         problems.append(Problem(("retry", "backoff"), "initial must be at least 1s and not longer than max"))
     return times
+
+
+def _reply_rule(index: int, rule: dict[str, Any], problems: list[Problem]) -> ReplyRule:
+    path = ("replyRules", index)
+    if not rule.keys() & {"code", "enhancedCode", "pattern"}:
+        problems.append(Problem(path, "one of code, enhancedCode and pattern is required"))
+    try:
+        compile_pattern(rule.get("pattern", ""))
+    except ValueError as error:
+        problems.append(Problem((*path, "pattern"), str(error)))
+    return ReplyRule(
+        name=rule["name"],
+        code=rule.get("code", ""),
+        enhanced_code=rule.get("enhancedCode", ""),
+        pattern=rule.get("pattern", ""),
+        classification=Class(rule["class"]),
+        action=Action(rule["action"]) if "action" in rule else None,
+    )
 
 
 def _limit(limit: dict[str, Any]) -> DestinationLimit:

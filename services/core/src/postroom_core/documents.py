@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from postroom_core.replyrule import Action, Class
+
 
 class Document(BaseModel):
     """Documents are immutable and closed: an unknown field is an error, because it would do nothing."""
@@ -145,6 +147,17 @@ class Retry(Document):
     maximum: float = 14_400.0
 
 
+class ReplyRule(Document):
+    """Says what a peer's reply means. `code` is "451" or "4xx", `enhanced_code` "4.7.1", "x.7.x" or several with |; "" fits every reply."""
+
+    name: str
+    code: str = ""
+    enhanced_code: str = ""
+    pattern: str = ""
+    classification: Class
+    action: Action | None = None
+
+
 class Pool(Document):
     """A SendingPool as delivery needs it; `name` is namespace/name."""
 
@@ -153,6 +166,7 @@ class Pool(Document):
     retry: Retry = Retry()
     destination_limits: tuple[DestinationLimit, ...] = (DestinationLimit(name="default", match=("*",)),)
     routes: tuple[Route, ...] = ()
+    reply_rules: tuple[ReplyRule, ...] = ()
 
 
 AnyDocument = Annotated[Domain | Certificate | KeySet | Pool, Field(discriminator="kind")]

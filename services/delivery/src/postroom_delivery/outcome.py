@@ -1,9 +1,9 @@
 """What an attempt comes to, per recipient. An attempt never raises for what a peer did; unknown faults are Deferred, never Bounced."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postroom_core.reply import Reply
-from postroom_delivery.classify import Class, classify
+from postroom_delivery.classify import Action, Class, Table, classify, default_action
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +62,29 @@ def later(status: str, text: str, classification: Class) -> Deferred:
 def never(status: str, text: str, classification: Class) -> Bounced:
     """A permanent fault found on our side."""
     return Bounced(Cause(status, text, classification))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An outcome as the pool's table sees it, and what else is to be done."""
+
+    outcome: Outcome
+    action: Action
+
+
+def judge(outcome: Outcome, table: Table) -> Judged:
+    """What a table makes of an outcome: its class, and whether it is final after all. Faults found on our side keep what they are."""
+    if isinstance(outcome, (Delivered, Released)):
+        return Judged(outcome, Action.RETRY)
+    cause, final = outcome.cause, isinstance(outcome, Bounced)
+    if cause.reply is None or cause.reply.kind not in (4, 5):
+        return Judged(outcome, default_action(Class.OTHER, final=final))
+    judgement = table.judge(cause.reply, final=final)
+    cause = replace(cause, classification=judgement.classification)
+    match judgement.action:
+        case Action.RETRY | Action.RETRY_SLOWLY | Action.SUSPEND:
+            return Judged(Deferred(cause), judgement.action)
+        case Action.BOUNCE | Action.SUPPRESS:
+            return Judged(Bounced(replace(cause, status=f"5{cause.status[1:]}")), judgement.action)
+        case Action.REDUCE_RATE | Action.ALERT:
+            return Judged(replace(outcome, cause=cause), judgement.action)

@@ -174,7 +174,7 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             return 0
 
     async def _end(self, now: int, message: MessageRow, rows: list[RecipientRow], *, bounce: bool) -> int:
-        context = settle.Context(now=now, pool=message.pool, retry=self._pools.get(message.pool).retry, own_name=self._own_name, jitter=0)
+        context = settle.Context(now=now, pool=self._pools.get(message.pool), own_name=self._own_name, jitter=0)
         cause = Cause("5.0.0", "bounced by the postmaster's command" if bounce else "deleted by command", Class.OTHER)
 
         def settlement(claim: Claim) -> Settlement:

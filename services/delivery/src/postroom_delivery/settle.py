@@ -1,5 +1,7 @@
 """Settling: what the outcomes of an attempt mean for the recipients, and who is told. The last station: attempt → **settle**. Pure.
 
+First the pool's table of replies judges every outcome: it may give it another class, another end, and an action beside it.
+
 delivered → final; DSN only when NOTIFY=SUCCESS was asked for and the next hop cannot send one itself (`relayed`).
 deferred  → scheduled again after the back-off, or expired with a DSN when the next attempt would come after the end of the lifetime.
 bounced   → final, DSN to the reverse-path; when that is null, to the dead-letter list.
@@ -10,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from postroom_core.documents import Retry
+from postroom_core.documents import Pool
 from postroom_core.ids import new_message_id
 from postroom_delivery import bounce, retry
 from postroom_delivery.bounce import Original, Report
-from postroom_delivery.outcome import Bounced, Cause, Deferred, Delivered, Outcome, Released
+from postroom_delivery.classify import Action, table_of
+from postroom_delivery.outcome import Bounced, Cause, Deferred, Delivered, Judged, Outcome, Released, judge
 from postroom_delivery.spool.model import Claim, ClaimedMessage, EventDetail, NewMessage, NewRecipient, Notice, Settlement, State
 
 MAILER_DAEMON = "mailer-daemon"
@@ -25,8 +28,7 @@ class Context:
     """What settling needs to know beside the outcomes. `jitter` is from 0 to 1; `remote` and `tls` name the peer of the attempt."""
 
     now: int
-    pool: str
-    retry: Retry
+    pool: Pool
     own_name: str
     jitter: float
     remote: str = ""
@@ -35,30 +37,38 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to commit; `reports` become DSNs by `notices`."""
+    """What to commit; `reports` become DSNs by `notices`. `judged` are the outcomes as the pool's table sees them."""
 
     settlements: tuple[Settlement, ...]
     reports: tuple[Report, ...]
+    judged: Mapping[Claim, Judged]
+
+    def asks(self, action: Action) -> bool:
+        """Whether a recipient's reply asks for this: REDUCE_RATE and SUSPEND concern the destination, ALERT the operator."""
+        return any(one.action is action for one in self.judged.values())
 
 
 def decide(message: ClaimedMessage, outcomes: Mapping[Claim, Outcome], context: Context) -> Verdict:
     """One settlement per claim."""
+    table = table_of(context.pool.reply_rules)
+    judged = {claim: judge(outcome, table) for claim, outcome in outcomes.items()}
     settlements, reports = [], []
-    for claim, outcome in outcomes.items():
-        settlement, report = _one(message, claim, outcome, context)
+    for claim, one in judged.items():
+        settlement, report = _one(message, claim, one, context)
         settlements.append(settlement)
         if report is not None:
             reports.append(report)
-    return Verdict(tuple(settlements), tuple(reports))
+    return Verdict(tuple(settlements), tuple(reports), judged)
 
 
-def _one(message: ClaimedMessage, claim: Claim, outcome: Outcome, context: Context) -> tuple[Settlement, Report | None]:
+def _one(message: ClaimedMessage, claim: Claim, judged: Judged, context: Context) -> tuple[Settlement, Report | None]:
+    outcome = judged.outcome
     match outcome:
         case Delivered():
             event = EventDetail("delivered", outcome.reply, classification="success", remote=context.remote, tls=context.tls)
             return Settlement(claim, State.DELIVERED, event), _relayed(claim, outcome, context)
         case Deferred():
-            return _deferred(message, claim, outcome, context)
+            return _deferred(message, claim, outcome, context, slowly=judged.action is Action.RETRY_SLOWLY)
         case Bounced():
             return _failed(message.reverse_path, claim, outcome.cause, "bounced", context)
         case Released():
@@ -67,8 +77,8 @@ def _one(message: ClaimedMessage, claim: Claim, outcome: Outcome, context: Conte
             assert_never(never)
 
 
-def _deferred(message: ClaimedMessage, claim: Claim, outcome: Deferred, context: Context) -> tuple[Settlement, Report | None]:
-    due = retry.next_due(context.now, claim.attempts + 1, context.retry, context.jitter)
+def _deferred(message: ClaimedMessage, claim: Claim, outcome: Deferred, context: Context, *, slowly: bool) -> tuple[Settlement, Report | None]:
+    due = retry.next_due(context.now, claim.attempts + 1, context.pool.retry, context.jitter, slowly=slowly)
     if due > message.expires_at:
         return _failed(message.reverse_path, claim, replace(outcome.cause, status="4.4.7"), "expired", context)
     kind = "ambiguous" if outcome.ambiguous else "deferred"
@@ -132,7 +142,7 @@ def notices(origin: Origin, reports: Sequence[Report], context: Context) -> list
         message = NewMessage(
             id=notice_id,
             tenant=origin.tenant,
-            pool=context.pool,
+            pool=context.pool.name,
             domain=origin.domain,
             credential=MAILER_DAEMON,
             reverse_path="",
@@ -141,7 +151,7 @@ def notices(origin: Origin, reports: Sequence[Report], context: Context) -> list
             body_size=len(body),
             eight_bit=not body.isascii(),
             received_at=context.now,
-            expires_at=retry.expires_at(context.now, context.retry),
+            expires_at=retry.expires_at(context.now, context.pool.retry),
         )
         made.append(Notice(message, body))
     return made

@@ -16,7 +16,7 @@ from postroom_core.lifecycle import finish, guarded
 from postroom_core.telemetry import parent, tracer
 from postroom_delivery import attempt, settle
 from postroom_delivery.bounce import MOST_RETURNED, Original
-from postroom_delivery.classify import Class
+from postroom_delivery.classify import Action, Class
 from postroom_delivery.hop import Hops
 from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, Released, later
 from postroom_delivery.pools import Pools
@@ -30,6 +30,7 @@ OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of
 LATENCY = Histogram(
     "postroom_delivery_seconds", "From the acceptance of a message to its delivery", buckets=(0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400)
 )
+ALERTS = Counter("postroom_delivery_alerts", "Replies that no retry mends: blocklists, failing authentication, wrong DNS of ours", ["reason"])
 LOST_LEASES = Counter("postroom_delivery_lost_leases", "Attempts given up because another worker has the lease")
 # A destination with one of these is left alone for the pool's first back-off: more connections would make it worse.
 _BLOCKING = (Class.NETWORK, Class.THROTTLE)
@@ -54,7 +55,7 @@ class Worker:
         self._first = first
         self._pool: Pool = parts.pools.get(first.key.pool)
         self._session: Session | None = None
-        self._blocked = False
+        self._block_seconds = 0.0
 
     async def run(self, scheduler: Scheduler) -> None:
         """Until there is no more work for this connection."""
@@ -69,7 +70,7 @@ class Worker:
 
     async def _leave(self) -> None:
         now = self._parts.clock.now_ms()
-        blocked_until = now + int(self._pool.retry.initial * 1000) if self._blocked else 0
+        blocked_until = now + int(self._block_seconds * 1000) if self._block_seconds else 0
         await self._parts.spool.release_slot(now, self._first, blocked_until)
         if self._session is not None:
             await self._session.quit()
@@ -77,7 +78,7 @@ class Worker:
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)
         for message in batch.messages:
-            if scheduler.draining or self._blocked:
+            if scheduler.draining or self._block_seconds:
                 await self._settle(batch, message, attempt.released(message))
                 continue
             with tracer.start_as_current_span("attempt", context=parent(message.traceparent), attributes={"postroom.message_id": message.id}):
@@ -117,12 +118,18 @@ class Worker:
             self._drop_session()
             opened = await self._parts.hops.open(self._pool, batch.key.destination)
             if not isinstance(opened, Session):
-                self._blocked = isinstance(opened, Deferred) and opened.cause.classification in _BLOCKING
+                if isinstance(opened, Deferred) and opened.cause.classification in _BLOCKING:
+                    self._block(self._pool.retry.initial)
                 return dict.fromkeys(message.claims, opened)
             session = self._session = opened
         outcomes = await attempt.Attempt(session, message, self._parts.spool.doubt, self._parts.spool.body).run()
-        self._blocked = attempt.ends_session(outcomes)
+        if attempt.ends_session(outcomes):
+            self._block(self._pool.retry.initial)
         return outcomes
+
+    def _block(self, seconds: float) -> None:
+        """Leaves the destination alone for a while once this worker has left."""
+        self._block_seconds = max(self._block_seconds, seconds)
 
     def _drop_session(self) -> None:
         if self._session is not None:
@@ -133,8 +140,7 @@ class Worker:
         session, now = self._session, self._parts.clock.now_ms()
         context = settle.Context(
             now=now,
-            pool=batch.key.pool,
-            retry=self._pool.retry,
+            pool=self._pool,
             own_name=self._parts.own_name,
             jitter=random.random(),
             remote=str(session.host) if session is not None else "",
@@ -148,7 +154,11 @@ class Worker:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
             return
-        self._tell(message, outcomes, now)
+        if verdict.asks(Action.REDUCE_RATE):
+            self._block(self._pool.retry.initial)
+        if verdict.asks(Action.SUSPEND):
+            self._block(self._pool.retry.maximum)
+        self._tell(message, verdict, now)
 
     async def _origin(self, message: ClaimedMessage) -> settle.Origin:
         body = None
@@ -159,8 +169,17 @@ class Worker:
             original, message.tenant, message.domain, self._parts.pools.destination(self._pool.name, original.reverse_path.rpartition("@")[2])
         )
 
-    def _tell(self, message: ClaimedMessage, outcomes: Mapping[Claim, Outcome], now: int) -> None:
-        for outcome in outcomes.values():
+    def _tell(self, message: ClaimedMessage, verdict: settle.Verdict, now: int) -> None:
+        for judged in verdict.judged.values():
+            outcome = judged.outcome
+            if judged.action is Action.ALERT and isinstance(outcome, (Deferred, Bounced)):
+                ALERTS.labels(outcome.cause.classification.value).inc()
+                log.warning(
+                    "a reply that somebody must act on, see the message's events",
+                    message_id=message.id,
+                    destination=self._first.key.destination,
+                    reason=outcome.cause.classification.value,
+                )
             match outcome:
                 case Delivered():
                     OUTCOMES.labels("delivered", Class.SUCCESS.value).inc()
