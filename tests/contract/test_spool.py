@@ -184,3 +184,24 @@ def test_a_spool_in_use_is_refused(engine: Opener, tmp_path: pathlib.Path) -> No
                 pass
 
     run(engine, tmp_path, scenario)
+
+
+def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp_path: pathlib.Path) -> None:
+    """A claim that woke the loop that claims made an idle service spin."""
+
+    async def scenario(spool: Spool) -> None:
+        async def woken(work: Awaitable[Any]) -> bool:
+            spool.changed.clear()
+            await work
+            return spool.changed.is_set()
+
+        assert not await woken(spool.claim(0, 1, ()))
+        assert not await woken(spool.stage("m0", 0, b"chunk"))
+        assert await woken(spool.accept(message("m1"), (0, b"body")))
+        batch = await claim_one(spool)
+        assert not await woken(spool.renew(0))
+        assert not await woken(spool.doubt([claim for m in batch.messages for claim in m.claims]))
+        assert await woken(spool.settle(0, delivered(batch), ()))
+        assert await woken(spool.release_slot(0, batch, 0))
+
+    run(engine, tmp_path, scenario)

@@ -6,6 +6,7 @@ is committed, and a second `accept` of the same id changes nothing. For one batc
 Every method raises Unavailable when the database cannot be used now; nothing is half done then.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol
 
@@ -32,6 +33,8 @@ RENEW_SECONDS = LEASE_MS / 3000
 
 class Spool(Protocol):
     """See the module's text for the order of calls."""
+
+    changed: asyncio.Event  # set when work may have become due: it wakes the claiming loop, so a claim must never set it
 
     async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
         """Stores one chunk of a body whose message is not accepted yet."""

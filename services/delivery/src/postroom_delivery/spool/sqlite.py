@@ -57,6 +57,7 @@ class SqliteSpool:
         return f"SqliteSpool(holder={self._holder!r}, {self._writer!r})"
 
     async def _write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """For what may make work due. Other writes must not set `changed`: a claim that wakes the claiming loop makes it spin."""
         result = await self._writer.submit(operation)
         self.changed.set()
         return result
@@ -70,10 +71,10 @@ class SqliteSpool:
     # Accepting
 
     async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
-        await self._write(lambda c: c.execute(SQL["insert_body"], (message_id, sequence, chunk)) and None)
+        await self._writer.submit(lambda c: c.execute(SQL["insert_body"], (message_id, sequence, chunk)) and None)
 
     async def discard(self, message_id: str) -> None:
-        await self._write(lambda c: c.execute(SQL["delete_staged_body"], (message_id,)) and None)
+        await self._writer.submit(lambda c: c.execute(SQL["delete_staged_body"], (message_id,)) and None)
 
     async def accept(self, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
         return await self._write(lambda c: sqlite_accept.accept(c, message, last_chunk))
@@ -81,10 +82,10 @@ class SqliteSpool:
     # Delivering
 
     async def claim(self, now: int, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
-        return await self._write(lambda c: sqlite_claim.Claiming(c, now, self._holder, self._limits_of).claim(room, idle))
+        return await self._writer.submit(lambda c: sqlite_claim.Claiming(c, now, self._holder, self._limits_of).claim(room, idle))
 
     async def doubt(self, claims: Sequence[Claim]) -> None:
-        await self._write(lambda c: sqlite_settle.doubt(c, self._holder, claims))
+        await self._writer.submit(lambda c: sqlite_settle.doubt(c, self._holder, claims))
 
     async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
         await self._write(lambda c: sqlite_settle.settle(c, now, self._holder, settlements, notices))
@@ -97,7 +98,7 @@ class SqliteSpool:
             for statement in ("renew_recipients", "renew_slots"):
                 connection.execute(SQL[statement], (now + LEASE_MS, self._holder))
 
-        await self._write(operation)
+        await self._writer.submit(operation)
 
     async def recover(self, now: int) -> int:
         return await self._write(lambda c: sqlite_claim.recover(c, now, now))
@@ -141,7 +142,7 @@ class SqliteSpool:
         return await self._write(lambda c: sqlite_settle.suspend(c, key, suspended))
 
     async def sweep(self, before: int) -> int:
-        return await self._write(lambda c: sqlite_settle.sweep(c, before, SWEEP))
+        return await self._writer.submit(lambda c: sqlite_settle.sweep(c, before, SWEEP))
 
     async def close(self) -> None:
         """Waits for what was submitted. The reader last: a running read must end first."""
