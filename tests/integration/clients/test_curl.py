@@ -25,7 +25,7 @@ from integration.clients.postroom import (
 def send(postroom: Postroom, recipient: str, *, implicit: bool, options: tuple[str, ...] = (), suffixes: tuple[str, str] = ("", "")) -> None:
     url = f"smtps://{HOST}:{postroom.tls}" if implicit else f"smtp://{HOST}:{postroom.submission}"
     run(
-        *(tool("curl"), "--silent", "--show-error", "--ssl-reqd", "--cacert", postroom.ca, "--user", f"{USERNAME}:{PASSWORD}", *options),
+        *(tool("curl"), "--silent", "--show-error", "--ssl-reqd", "--cacert", str(postroom.ca), "--user", f"{USERNAME}:{PASSWORD}", *options),
         *("--mail-from", SENDER + suffixes[0], "--mail-rcpt", recipient + suffixes[1], "--upload-file", "-", url),
         stdin=content(recipient),
     )

@@ -1,4 +1,4 @@
-"""What a plan finds wrong in a resource: the field and a sentence, which becomes a line with its number on one machine, a condition in a cluster. Pure."""
+"""What the plan finds wrong, for people: a line with its number on one machine, a condition in a cluster. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
