@@ -11,7 +11,7 @@ import pytest
 from postroom_core.errors import Permanent
 from postroom_delivery.spool.interface import LEASE_MS, Spool
 from postroom_delivery.spool.model import Allowance, Batch, EventDetail, Key, Limits, LostLease, NewMessage, NewRecipient, Settlement, State
-from postroom_delivery.spool.sqlite import open_spool
+from postroom_delivery.spool.opening import open_spool
 
 WIDE = Limits(2, None, 10)
 KEY = Key("p", "x.example")
@@ -19,7 +19,7 @@ Opener = Callable[[pathlib.Path, Limits], contextlib.AbstractAsyncContextManager
 
 
 def _sqlite(folder: pathlib.Path, limits: Limits) -> contextlib.AbstractAsyncContextManager[Spool]:
-    return open_spool(folder / "spool.sqlite3", "me", 0, lambda key: limits)
+    return open_spool(f"sqlite://{folder}/spool.sqlite3", "me", 0, lambda key: limits)
 
 
 ENGINES = [pytest.param(_sqlite, id="sqlite")]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-import pathlib
 import secrets
 import sys
 
@@ -22,7 +21,7 @@ from postroom_delivery.resolver import Resolver
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
-from postroom_delivery.spool.sqlite import open_spool
+from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
@@ -47,25 +46,24 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     directory.subscribe(pools.replace)
     with contextlib.suppress(Transient):  # not published yet: readiness says so
         directory.refresh()
-    path = pathlib.Path(settings.spool_url.removeprefix("sqlite://"))
     holder = f"{settings.hostname}-{os.getpid()}-{secrets.token_hex(4)}"
     allowed = [ipaddress.ip_network(text) for text in settings.allowed_mx_networks]
     hops = Hops(Resolver(settings.resolvers), settings.hostname, settings.remote_smtp_port, allowed, ca_file=settings.ca_file, clock=clock)
     async with contextlib.AsyncExitStack() as stack:
-        spool = await stack.enter_async_context(open_spool(path, holder, clock.now_ms(), pools.limits))
+        spool = await stack.enter_async_context(open_spool(settings.spool_url, holder, clock.now_ms(), pools.limits))
         parts = Parts(spool, pools, hops, clock, settings.hostname)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
-            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, path.parent), server)
+            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname), server)
 
-        ready = http.application(lambda: "" if directory.snapshot.version else "no directory yet")
+        ready = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
         await stack.enter_async_context(http.serve(settings.http, ready))
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
         stack.push_async_callback(_cancel, tasks)
         await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS))
-        log.info("delivery is serving", spool=str(path), holder=holder)
+        log.info("delivery is serving", spool=spool.name, holder=holder)
         await stopping.wait()
         log.info("delivery drains")
         await scheduler.drain(DRAIN_SECONDS)

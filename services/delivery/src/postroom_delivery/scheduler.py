@@ -20,9 +20,8 @@ import structlog
 from postroom_core.clock import Clock
 from postroom_core.errors import Unavailable
 from postroom_core.lifecycle import supervised
-from postroom_delivery.spool.interface import RENEW_SECONDS
+from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Key
-from postroom_delivery.spool.sqlite import SqliteSpool
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +51,7 @@ Worker = Callable[[Batch, "Scheduler"], Awaitable[None]]
 class Scheduler:
     """`worker` handles a batch, and may ask `more` for others; it ends when it gets None."""
 
-    def __init__(self, spool: SqliteSpool, clock: Clock, worker: Worker) -> None:
+    def __init__(self, spool: Spool, clock: Clock, worker: Worker) -> None:
         self._spool = spool
         self._clock = clock
         self._worker = worker
@@ -67,7 +66,7 @@ class Scheduler:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(supervised("claim", self._claim_loop))
-            group.create_task(supervised("renew", lambda: self._every(RENEW_SECONDS, self._spool.renew)))
+            group.create_task(supervised("renew", lambda: self._every(self._spool.lease_ms / 3000, self._spool.renew)))
             group.create_task(supervised("recover", lambda: self._every(RECOVER_SECONDS, self._recover)))
             group.create_task(supervised("sweep", lambda: self._every(SWEEP_SECONDS, self._sweep)))
 

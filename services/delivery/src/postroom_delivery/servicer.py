@@ -5,9 +5,7 @@ stream that ends leaves nothing behind.
 """
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,8 +24,8 @@ from postroom_delivery.bounce import Original, Report
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Cause
 from postroom_delivery.pools import Pools
+from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import OPEN_STATES, Claim, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
-from postroom_delivery.spool.sqlite import SqliteSpool
 
 log = structlog.get_logger(__name__)
 ACCEPTED = Counter("postroom_delivery_accepted", "Messages committed to the spool", ["outcome"])
@@ -37,8 +35,6 @@ ACCEPT_SECONDS = Histogram(
 
 Context = aio.ServicerContext[Any, Any]
 MOST_CHUNK = 64 * 1024
-# Below this the volume is as good as full: deliveries and their events still need room to end what is there.
-LEAST_FREE = 64 * 1024 * 1024
 FULL = Reply(452, "4.3.1", "The queue has no room now, try again later")
 AWAY = Reply(451, "4.3.0", "The queue is not available now, try again later")
 MOST_LISTED = 1000
@@ -46,16 +42,15 @@ EVENT_PAGE = 500
 
 
 class SpoolServicer(spool_pb2_grpc.SpoolServicer):
-    """`folder` is where the spool's volume is."""
+    """What ingress hands over."""
 
-    def __init__(self, spool: SqliteSpool, pools: Pools, clock: Clock, folder: Path) -> None:
+    def __init__(self, spool: Spool, pools: Pools, clock: Clock) -> None:
         self._spool = spool
         self._pools = pools
         self._clock = clock
-        self._folder = folder
 
     async def Enqueue(self, request_iterator: AsyncIterator[spool_pb2.EnqueueChunk], context: Context) -> spool_pb2.EnqueueResponse:
-        if shutil.disk_usage(self._folder).free < LEAST_FREE:
+        if not self._spool.has_room():
             return wire.refused(FULL)
         envelope: spool_pb2.Envelope | None = None
         sequence, complete = 0, False
@@ -79,7 +74,7 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
         raise AssertionError
 
     async def EnqueueBatch(self, request: spool_pb2.EnqueueBatchRequest, context: Context) -> spool_pb2.EnqueueBatchResponse:
-        if shutil.disk_usage(self._folder).free < LEAST_FREE:
+        if not self._spool.has_room():
             return spool_pb2.EnqueueBatchResponse(responses=[wire.refused(FULL)] * len(request.messages))
         responses = await asyncio.gather(*(self._whole(chunk) for chunk in request.messages))
         return spool_pb2.EnqueueBatchResponse(responses=responses)
@@ -112,7 +107,7 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
 class QueueServicer(queue_pb2_grpc.QueueServicer):
     """What people ask and do."""
 
-    def __init__(self, spool: SqliteSpool, pools: Pools, clock: Clock, own_name: str) -> None:
+    def __init__(self, spool: Spool, pools: Pools, clock: Clock, own_name: str) -> None:
         self._spool = spool
         self._pools = pools
         self._clock = clock

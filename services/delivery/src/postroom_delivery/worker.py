@@ -22,8 +22,8 @@ from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, Rel
 from postroom_delivery.pools import Pools
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.session import Session
+from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Settlement, State
-from postroom_delivery.spool.sqlite import SqliteSpool
 
 log = structlog.get_logger(__name__)
 OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of an attempt", ["outcome", "reason"])
@@ -40,7 +40,7 @@ _BLOCKING = (Class.NETWORK, Class.THROTTLE)
 class Parts:
     """What every worker shares."""
 
-    spool: SqliteSpool
+    spool: Spool
     pools: Pools
     hops: Hops
     clock: Clock

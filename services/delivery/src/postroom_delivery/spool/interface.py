@@ -28,13 +28,24 @@ from postroom_delivery.spool.model import (
 
 # A claim is ours for this long without a renewal; renewals come every third of it, so two may fail.
 LEASE_MS = 60_000
-RENEW_SECONDS = LEASE_MS / 3000
 
 
 class Spool(Protocol):
-    """See the module's text for the order of calls."""
+    """See the module's text for the order of calls.
 
-    changed: asyncio.Event  # set when work may have become due: it wakes the claiming loop, so a claim must never set it
+    `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a
+    claim must never set it. `lease_ms` is how long a claim lasts without a renewal.
+    """
+
+    name: str
+    changed: asyncio.Event
+    lease_ms: int
+
+    def fault(self) -> str:
+        """Why the database cannot be used now; "" when it can."""
+
+    def has_room(self) -> bool:
+        """Whether a new message may come: deliveries and their events need room to end what is there."""
 
     async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
         """Stores one chunk of a body whose message is not accepted yet."""

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,6 @@ from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
 from postroom_delivery.spool import sqlite_accept, sqlite_claim, sqlite_read, sqlite_settle
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
-from postroom_delivery.spool.migrate import migrate
 from postroom_delivery.spool.model import (
     Batch,
     Claim,
@@ -33,18 +33,24 @@ from postroom_delivery.spool.model import (
     Stats,
 )
 from postroom_delivery.spool.sqlite_accept import SQL
+from postroom_delivery.spool.sqlite_migrate import migrate
 from postroom_delivery.spool.writer import Writer
 
 T = TypeVar("T")
 # Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
 READ_CHUNKS = 4
 SWEEP = 500
+# Below this the volume is as good as full.
+LEAST_FREE = 64 * 1024 * 1024
 
 
 class SqliteSpool:
     """See postroom_delivery.spool.interface.Spool."""
 
     def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf) -> None:
+        self.name = str(path)
+        self.lease_ms = LEASE_MS
+        self._folder = path.parent
         self._writer = writer
         self._holder = holder
         self._limits_of = limits_of
@@ -68,6 +74,13 @@ class SqliteSpool:
         except sqlite3.Error as error:
             raise Unavailable(f"spool: {error}") from error
 
+    def fault(self) -> str:
+        """A broken disk shows at the next commit, not here."""
+        return ""
+
+    def has_room(self) -> bool:
+        return shutil.disk_usage(self._folder).free >= LEAST_FREE
+
     # Accepting
 
     async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
@@ -82,7 +95,9 @@ class SqliteSpool:
     # Delivering
 
     async def claim(self, now: int, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
-        return await self._writer.submit(lambda c: sqlite_claim.Claiming(c, now, self._holder, self._limits_of).claim(room, idle))
+        return await self._writer.submit(
+            lambda c: sqlite_claim.Claiming(c, now, self._holder, now + self.lease_ms, self._limits_of).claim(room, idle)
+        )
 
     async def doubt(self, claims: Sequence[Claim]) -> None:
         await self._writer.submit(lambda c: sqlite_settle.doubt(c, self._holder, claims))
@@ -96,7 +111,7 @@ class SqliteSpool:
     async def renew(self, now: int) -> None:
         def operation(connection: sqlite3.Connection) -> None:
             for statement in ("renew_recipients", "renew_slots"):
-                connection.execute(SQL[statement], (now + LEASE_MS, self._holder))
+                connection.execute(SQL[statement], (now + self.lease_ms, self._holder))
 
         await self._writer.submit(operation)
 
@@ -180,7 +195,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def open_spool(path: pathlib.Path, holder: str, now: int, limits_of: LimitsOf) -> AsyncIterator[SqliteSpool]:
+async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: LimitsOf) -> AsyncIterator[SqliteSpool]:
     """Opens, migrates and recovers the spool. Raises Permanent with one sentence when it cannot be used as it is."""
     with _locked(path):
         try:

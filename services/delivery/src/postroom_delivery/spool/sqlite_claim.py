@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 
 from postroom_delivery import limits
-from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
+from postroom_delivery.spool.interface import LimitsOf
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, MailOptions
 from postroom_delivery.spool.sqlite_accept import SQL, insert_event, wake
 
@@ -25,12 +25,13 @@ _Due = tuple[int, str, str, int, int, str, str, int]
 
 
 class Claiming:
-    """One claim transaction for `holder`."""
+    """One claim transaction for `holder`; leases end at `lease_until`."""
 
-    def __init__(self, connection: sqlite3.Connection, now: int, holder: str, limits_of: LimitsOf) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: int, holder: str, lease_until: int, limits_of: LimitsOf) -> None:
         self._connection = connection
         self._now = now
         self._holder = holder
+        self._lease_until = lease_until
         self._limits_of = limits_of
 
     def claim(self, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
@@ -79,7 +80,7 @@ class Claiming:
         self._connection.execute(SQL["update_destination"], (at, bucket.tokens, bucket.at, key.pool, key.destination))
 
     def _slot(self, key: Key) -> int:
-        cursor = self._connection.execute(SQL["insert_slot"], (key.pool, key.destination, self._holder, self._now + LEASE_MS))
+        cursor = self._connection.execute(SQL["insert_slot"], (key.pool, key.destination, self._holder, self._lease_until))
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
@@ -112,7 +113,7 @@ class Claiming:
 
     def _lease_recipient(self, row: _Due) -> Claim:
         number, _, address, attempts, fence, notify, orcpt, _ = row
-        self._connection.execute(SQL["lease_recipient"], (self._holder, self._now + LEASE_MS, number))
+        self._connection.execute(SQL["lease_recipient"], (self._holder, self._lease_until, number))
         return Claim(recipient=number, fence=fence + 1, address=address, attempts=attempts, notify=notify, orcpt=orcpt)
 
     def _message(self, message_id: str, claims: tuple[Claim, ...]) -> ClaimedMessage:

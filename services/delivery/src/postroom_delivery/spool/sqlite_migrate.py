@@ -8,7 +8,7 @@ from postroom_core.errors import Permanent
 
 def steps() -> list[tuple[int, str]]:
     """(number, SQL) of every migration in order."""
-    folder = importlib.resources.files(__package__) / "migrations"
+    folder = importlib.resources.files(__package__) / "migrations" / "sqlite"
     return sorted((int(file.name[:4]), file.read_text()) for file in folder.iterdir() if file.name.endswith(".sql"))
 
 
