@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,13 +42,16 @@ class FakeSpool(spool_pb2_grpc.SpoolServicer):
     largest: int = 0
     refuse: spool_pb2.Reply | None = None
     hold: asyncio.Event | None = None
+    began: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def Enqueue(self, request_iterator: Any, context: Any) -> spool_pb2.EnqueueResponse:
         envelope, body = spool_pb2.Envelope(), b""
         complete = False
         try:
             async for chunk in request_iterator:
+                self.began.set()
                 if chunk.HasField("envelope"):
                     envelope = chunk.envelope
                 body += chunk.body
@@ -64,6 +67,7 @@ class FakeSpool(spool_pb2_grpc.SpoolServicer):
                     return spool_pb2.EnqueueResponse(accepted=spool_pb2.Accepted(message_id=envelope.message_id))
         finally:
             self.abandoned += not complete
+            self.left.set()
         raise AssertionError("no end chunk")
 
     async def EnqueueBatch(self, request: spool_pb2.EnqueueBatchRequest, context: Any) -> spool_pb2.EnqueueBatchResponse:
@@ -129,6 +133,14 @@ class Dialogue:
             reply = await self.ask(command)
             if reply[0] in "45":
                 return reply
+        self.send(content + b".\r\n")
+        return await self.reply()
+
+    async def message_data(self, content: bytes) -> str:
+        """DATA of a transaction that is open; `content` has no line with a dot in front."""
+        reply = await self.ask("DATA")
+        if not reply.startswith("354"):
+            return reply
         self.send(content + b".\r\n")
         return await self.reply()
 
@@ -202,6 +214,16 @@ async def ingress(folder: pathlib.Path, document: Domain | None = None, **settin
                     await asyncio.sleep(0.01)
             yield running
             running.stopping.request()
+
+
+def run(folder: pathlib.Path, scenario: Callable[[Running], Awaitable[None]], document: Domain | None = None, **settings: Any) -> None:
+    """A scenario against an ingress of its own."""
+
+    async def main() -> None:
+        async with ingress(folder, document, **settings) as running:
+            await scenario(running)
+
+    asyncio.run(main())
 
 
 async def _listens(where: str) -> bool:

@@ -2,21 +2,12 @@
 
 import asyncio
 import pathlib
-from typing import Any
 
 import pytest
 
 from postroom.v1 import signer_pb2, spool_pb2
 
-from integration.ingress.running import HELLO, Dialogue, Running, certificate, domain, ingress
-
-
-def run(tmp_path: pathlib.Path, scenario: Any, **settings: Any) -> None:
-    async def main() -> None:
-        async with ingress(tmp_path, **settings) as running:
-            await scenario(running)
-
-    asyncio.run(main())
+from integration.ingress.running import HELLO, Dialogue, Running, certificate, domain, run
 
 
 def test_an_authenticated_message_is_stamped_signed_and_unchanged_below(tmp_path: pathlib.Path) -> None:

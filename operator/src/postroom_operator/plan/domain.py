@@ -99,6 +99,7 @@ class _Compiler:
         path, before = ("credentials", index), len(self._problems)
         senders = self._senders(path, credential["allowedSenders"])
         networks = self._networks((*path, "allowedSourceCIDRs"), credential.get("allowedSourceCIDRs", []))
+        priorities = self._priorities(path, credential.get("allowedPriorities"))
         login = self._login(path, credential)
         if login is None or len(self._problems) > before:
             return None
@@ -107,7 +108,21 @@ class _Compiler:
             self._compiled.wanted_verifiers.append(login)
             return None
         verifiers = (verifier, *self._passwords.previous.get(login[0], ()))
-        return Credential(name=credential["name"], username=login[0], verifiers=verifiers, allowed_senders=senders, allowed_source_cidrs=networks)
+        return Credential(
+            name=credential["name"],
+            username=login[0],
+            verifiers=verifiers,
+            allowed_senders=senders,
+            allowed_source_cidrs=networks,
+            priorities=priorities,
+        )
+
+    def _priorities(self, path: Path, allowed: dict[str, int] | None) -> tuple[int, int] | None:
+        if allowed is None:
+            return None
+        if allowed["min"] > allowed["max"]:
+            self._problem((*path, "allowedPriorities"), "min exceeds max")
+        return allowed["min"], allowed["max"]
 
     def _login(self, path: Path, credential: dict[str, Any]) -> tuple[str, str] | None:
         key = (self._resource.namespace, credential["secretRef"]["name"])

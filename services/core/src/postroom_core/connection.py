@@ -92,11 +92,16 @@ class Connection(asyncio.Protocol):
             searched = max(0, len(self._buffer) - 1)
             await self._more()
 
-    async def block(self) -> bytes:
-        """Everything that has arrived, at least one octet. Raises ConnectionClosed at the end."""
+    async def arrival(self) -> None:
+        """Returns when something can be read. Raises ConnectionClosed at the end."""
         while not self._buffer:
             await self._more()
-        data = bytes(self._buffer)
+
+    async def block(self, most: int | None = None) -> bytes:
+        """What has arrived, at least one octet and at most `most`. Raises ConnectionClosed at the end."""
+        while not self._buffer:
+            await self._more()
+        data = bytes(self._buffer[:most])
         self._consume(len(data))
         return data
 

@@ -52,6 +52,7 @@ class Credential(Document):
     verifiers: tuple[Verifier, ...]
     allowed_senders: tuple[str, ...]
     allowed_source_cidrs: tuple[str, ...] = ()
+    priorities: tuple[int, int] | None = None  # RFC 6710: least and greatest MT-PRIORITY that may be asked for; None: none
 
 
 class Client(Document):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from email.headerregistry import Address
 from email.headerregistry import HeaderRegistry as _HeaderRegistry
 
+from postroom_core.address import BadAddress, to_ascii
+
 # RFC 5322 section 2.1.1, without CRLF.
 LINE = 998
 # Sections 3.6.1 to 3.6.5 and RFC 2045: at most one of each.
@@ -101,11 +103,11 @@ def first(fields: tuple[Field, ...], key: bytes) -> Field:
     raise KeyError(key)
 
 
-def from_address(fields: tuple[Field, ...]) -> tuple[tuple[str, str], ...]:
-    """(local part, lower-case domain) of every mailbox in From. Raises MalformedHeader when it cannot be read without guessing.
+def from_address(fields: tuple[Field, ...], *, utf8: bool = False) -> tuple[tuple[str, str], ...]:
+    """(local part, lower-case domain in A-labels) of every mailbox in From. Raises MalformedHeader when it cannot be read without guessing.
 
-    Displayed names may hold anything; an address with octets outside ASCII, a comment inside or a second "@" is refused, because readers
-    disagree about whose it is.
+    Displayed names may hold anything; an address with a comment inside or a second "@" is refused, because readers disagree about whose it is, and
+    so is one with octets outside ASCII unless the message came with SMTPUTF8 (`utf8`, RFC 6532).
     """
     value = first(fields, b"from").value.decode("utf-8", "replace")
     if (plain := _PLAIN_FROM.fullmatch(value)) is not None and "=?" not in value:
@@ -115,15 +117,26 @@ def from_address(fields: tuple[Field, ...]) -> tuple[tuple[str, str], ...]:
     found = []
     for address in addresses:
         spec = address.addr_spec
-        if not address.domain or not address.username or not spec.isascii() or any(c.isspace() or not c.isprintable() for c in spec):
+        if not address.domain or not address.username or not _readable(spec, utf8=utf8):
             raise MalformedHeader("The From field has an address that cannot be read")
         if f"{address.username}@{address.domain}".lower() not in value.replace('"', "").lower():
             raise MalformedHeader("The From field has an address that readers could understand differently")
-        found.append((address.username, address.domain.lower()))
+        found.append((address.username, _ascii(address.domain).lower()))
     # Every "@" outside quotes and comments must belong to an address that was found: nothing may hide behind a syntax error.
     if not found or len(_bare(value).split("@")) - 1 != len(found):
         raise MalformedHeader("The From field has no address that can be read, or more than can be told apart")
     return tuple(found)
+
+
+def _readable(spec: str, *, utf8: bool) -> bool:
+    return (spec.isascii() or (utf8 and "\ufffd" not in spec)) and not any(c.isspace() or not c.isprintable() for c in spec)
+
+
+def _ascii(domain: str) -> str:
+    try:
+        return to_ascii(domain)
+    except BadAddress as error:
+        raise MalformedHeader("The From field has an address whose domain is not valid") from error
 
 
 def _bare(value: str) -> str:

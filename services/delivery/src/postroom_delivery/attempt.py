@@ -137,9 +137,11 @@ class Attempt:
         self._session.connection.write(stuffer.feed(self._message.headers + b"\r\n"))
         if self._message.body is not None:
             await self._write(stuffer, self._message.body)
-            return
-        async for chunk in self._body(self._message.id):
-            await self._write(stuffer, chunk)
+        else:
+            async for chunk in self._body(self._message.id):
+                await self._write(stuffer, chunk)
+        if not stuffer.at_line_start:
+            self._session.connection.write(b"\r\n")
 
     async def _write(self, stuffer: DotStuffer, data: bytes) -> None:
         for start in range(0, len(data), BLOCK):

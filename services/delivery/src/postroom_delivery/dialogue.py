@@ -106,6 +106,11 @@ class DotStuffer:
     def __init__(self) -> None:
         self._tail = b"\r\n"  # the start of the data is the start of a line
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether the dot that ends the message may follow; else the last line has no CRLF (it came by BDAT) and needs one."""
+        return self._tail == b"\r\n"
+
     def feed(self, chunk: bytes) -> bytes:
         whole = self._tail + chunk
         stuffed = whole.replace(b"\r\n.", b"\r\n..")

@@ -97,7 +97,7 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
             ACCEPTED.labels("no-pool").inc()
             return wire.refused(Reply(451, "4.3.5", "The sending pool of this domain is not ready, try again later"))
         destinations = {r.address: self._pools.destination(envelope.pool, r.address.rpartition("@")[2]) for r in envelope.recipients}
-        expires = retry.expires_at(envelope.received_at_ms, self._pools.get(envelope.pool).retry)
+        expires = retry.expires_at(max(envelope.received_at_ms, envelope.options.hold_until_ms), self._pools.get(envelope.pool).retry)
         with ACCEPT_SECONDS.time():
             refusal = await self._spool.accept(wire.message(envelope, chunk.end, destinations, expires), (sequence, chunk.body))
         ACCEPTED.labels("refused" if refusal else "accepted").inc()

@@ -14,6 +14,7 @@ from postroom_core.documents import Certificate
 from postroom_core.errors import Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_ingress.clients import SignerClient, SpoolClient
+from postroom_ingress.deadlines import Deadlines
 from postroom_ingress.dialogue import Kind, Offer
 from postroom_ingress.listeners import Listeners, Port, Tls
 from postroom_ingress.passwords import Passwords
@@ -58,6 +59,12 @@ def ports(settings: Settings) -> list[tuple[Kind, Port]]:
     return found
 
 
+def deadlines(settings: Settings) -> Deadlines:
+    """Those that are configured; the others have their reasons in postroom_ingress.deadlines."""
+    configured = ("idle", "session", "tls", "content", "grace", "error", "greeting")
+    return Deadlines(least_rate=settings.least_rate, **{name: getattr(settings, f"{name}_seconds") for name in configured})
+
+
 async def run(settings: Settings, stopping: Stopping) -> None:
     """Until asked to stop. Exits with status 3 and one line when a port is taken."""
     try:
@@ -81,7 +88,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         signer = await stack.enter_async_context(rpc.connect(settings.signer_target))
         delivery = await stack.enter_async_context(rpc.connect(settings.delivery_target))
         clock = SystemClock()
-        services = Services(SignerClient(signer), SpoolClient(delivery), clock)
+        services = Services(SignerClient(signer), SpoolClient(delivery), clock, deadlines(settings))
         passwords, secret = Passwords(clock), secrets.token_bytes(32)
         if not await _either(state.loaded, stopping):
             return
@@ -89,7 +96,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         for kind, port in ports(settings):
             if port.implicit_tls and state.tls.current() is None:
                 raise OSError(f"no certificate for {port.address}:{port.port} ({port.name})")
-            offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients)
+            offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds)
             await listeners.open(port, Listener(offer, lambda: state.policy, state.tls.current, passwords, services, secret))
         listening = True
         log.info("ingress is serving", listeners=repr(listeners))

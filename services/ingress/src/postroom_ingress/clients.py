@@ -15,6 +15,7 @@ from postroom_core.errors import Unavailable
 from postroom_core.reply import Reply
 from postroom_ingress.batcher import Batcher, Bounds
 from postroom_ingress.envelope import Envelope
+from postroom_ingress.options import MailOptions
 
 # A signature takes a millisecond; whoever waits longer for it hears 451 and comes back.
 SIGN_SECONDS = 5.0
@@ -174,6 +175,20 @@ def _wire(envelope: Envelope) -> spool_pb2.Envelope:
         client_address=envelope.client_address,
         traceparent=envelope.traceparent,
         allowances=[spool_pb2.Allowance(key=key, window_seconds=window, maximum=most) for key, window, most in envelope.allowances],
+        options=_options(envelope.options),
+    )
+
+
+def _options(options: MailOptions) -> spool_pb2.MailOptions:
+    return spool_pb2.MailOptions(
+        smtputf8=options.smtputf8,
+        require_tls=options.require_tls,
+        tls_optional=options.tls_optional,
+        binary=options.binary,
+        hold_until_ms=options.hold_until,
+        deliver_by_ms=options.deliver_by,
+        deliver_by_return=options.deliver_by_return,
+        priority=options.priority,
     )
 
 

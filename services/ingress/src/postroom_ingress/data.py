@@ -12,7 +12,11 @@ LINE = 998
 BARE = Reply(554, "5.6.0", "The message has a bare CR or a bare LF; lines must end with CRLF")
 NUL = Reply(554, "5.6.0", "The message has a NUL octet")
 LONG = Reply(554, "5.6.0", f"The message has a line of more than {LINE} octets")
-SIZE = Reply(552, "5.3.4", "The message is larger than the limit of {} octets")
+
+
+def too_large(limit: int) -> Reply:
+    """RFC 1870 section 6.3."""
+    return Reply(552, "5.3.4", f"The message is larger than the limit of {limit} octets")
 
 
 class DataReader:
@@ -51,7 +55,7 @@ class DataReader:
     def _keep_incomplete(self, data: bytes) -> None:
         """A line without an end so far. Beyond the limit only its last octets are kept, which may be half of CRLF or of a dot line."""
         if len(data) > LINE + 2:
-            self.fault = self.fault or _violation(data) or LONG
+            self.fault = self.fault or line_fault(data) or LONG
             data, self._line_start = data[-4:], False
         self._carry = data
 
@@ -60,9 +64,8 @@ class DataReader:
         return self._content(block) if block else b""
 
     def _content(self, block: bytes) -> bytes:
-        lines = block.split(b"\r\n")
         if self.fault is None:
-            self.fault = self._fault(block, lines)
+            self.fault = block_fault(block)
         if self.fault is not None:
             return b""
         if b"\r\n." in block or block.startswith(b"."):
@@ -71,21 +74,24 @@ class DataReader:
             block = block.replace(b"\r\n.", b"\r\n")
         self.size += len(block)
         if self.size > self._limit:
-            self.fault = Reply(SIZE.code, SIZE.enhanced, SIZE.text.format(self._limit))
+            self.fault = too_large(self._limit)
             return b""
         self.eight_bit = self.eight_bit or not block.isascii()
         return block
 
-    def _fault(self, block: bytes, lines: list[bytes]) -> Reply | None:
-        if block.count(b"\n") != len(lines) - 1 or block.count(b"\r") != len(lines) - 1:
-            return BARE
-        if b"\0" in block:
-            return NUL
-        return LONG if max(map(len, lines)) > LINE else None
+
+def block_fault(block: bytes) -> Reply | None:
+    """What forbids to send on a block of whole lines."""
+    lines = block.split(b"\r\n")
+    if block.count(b"\n") != len(lines) - 1 or block.count(b"\r") != len(lines) - 1:
+        return BARE
+    if b"\0" in block:
+        return NUL
+    return LONG if max(map(len, lines)) > LINE else None
 
 
-def _violation(data: bytes) -> Reply | None:
-    """Of an incomplete line; a CR at its very end may still get its LF."""
+def line_fault(data: bytes) -> Reply | None:
+    """The same of an incomplete line; a CR at its very end may still get its LF."""
     if b"\n" in data or b"\r" in data[:-1]:
         return BARE
     return NUL if b"\0" in data else None

@@ -1,4 +1,4 @@
-"""The server's side of SMTP without sockets: a command line in, what to do out. Pure (RFC 5321 section 4.1, RFC 3207, 4954, 6409).
+"""The server's side of SMTP without sockets: a command line in, what to do out. Pure (RFC 5321 section 4.1, RFC 3030, 3207, 4954, 6409).
 
 The verbs and when they are allowed are one table. The session (I/O) carries the actions out and tells the dialogue how TLS, AUTH and DATA ended.
 """
@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from postroom_core.reply import Reply
-from postroom_ingress import policy, sasl
+from postroom_ingress import options, policy, sasl
+from postroom_ingress.options import BadOption, MailOptions
 from postroom_ingress.params import BadArgument, MailArguments, RcptArguments, parse_mail, parse_rcpt
 from postroom_ingress.policy import Identity
 
 _HELO = re.compile(r"[!-'*-~]{1,255}")
+_BDAT = re.compile(r"(\d{1,18})(?: (LAST))?", re.IGNORECASE | re.ASCII)
 _SYNTAX = Reply(501, "5.5.4", "Syntax error in the argument")
+_NO_MAIL = Reply(503, "5.5.1", "MAIL first")
+# RFC 6531 section 3.5: only these commands have addresses.
+_UTF8_VERBS = frozenset({b"MAIL", b"RCPT", b"VRFY"})
 
 
 class Kind(Enum):
@@ -26,12 +31,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a listener announces and allows; sizes in octets. `recipients` is the listener's own limit."""
+    """What a listener announces and allows; sizes in octets. `recipients` is the listener's own limit, `hold_seconds` RFC 4865's."""
 
     kind: Kind
     own_name: str
     size: int
     recipients: int
+    hold_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,36 @@ class Data:
     """354 and the content."""
 
 
-Action = Say | StartTls | Authenticate | Data
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`size` octets of content, the last of the message or not (RFC 3030)."""
+
+    size: int
+    last: bool
+    counts: bool  # an empty chunk that ends nothing is a NOOP
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """`size` octets of content that nobody wants are read before the reply, so that the next command is found where it is."""
+
+    size: int
+    reply: Reply
+
+
+Action = Say | StartTls | Authenticate | Data | Chunk | Discard
 
 
 @dataclass
 class Transaction:
-    """The envelope so far. `identity` is who sends."""
+    """The envelope so far. `identity` is who sends; `chunks` whether BDAT has begun, `failed` whether one was refused."""
 
     mail: MailArguments
     identity: Identity | None
+    options: MailOptions
     recipients: list[RcptArguments] = field(default_factory=list)
+    chunks: bool = False
+    failed: bool = False
 
 
 class Dialogue:
@@ -81,24 +107,26 @@ class Dialogue:
         self._clients = clients
         self._tls = tls
         self._tls_offered = tls_offered
+        self._now = 0
         self.helo = ""
         self.esmtp = False
         self.identity: Identity | None = None
         self.transaction: Transaction | None = None
         verbs: dict[str, Callable[[str], Action]] = {
             **{"EHLO": self._ehlo, "HELO": self._helo, "MAIL": self._mail, "RCPT": self._rcpt, "DATA": self._data, "RSET": self._rset},
-            **{"NOOP": self._noop, "VRFY": self._vrfy, "QUIT": self._quit, "STARTTLS": self._starttls, "AUTH": self._auth},
+            **{"BDAT": self._bdat, "NOOP": self._noop, "VRFY": self._vrfy, "QUIT": self._quit, "STARTTLS": self._starttls, "AUTH": self._auth},
         }
         self._verbs = verbs
 
-    def command(self, line: bytes) -> Action:
-        """What a line (without CRLF) asks for. Never raises."""
+    def command(self, line: bytes, now: int) -> Action:
+        """What a line (without CRLF) asks for; `now` in Unix milliseconds. Never raises."""
+        self._now = now
         if b"\n" in line or b"\r" in line or b"\0" in line:
             return Say(Reply(500, "5.5.2", "A command has a bare CR, a bare LF or a NUL"), close=True)
         try:
-            text = line.decode("ascii")
+            text = line.decode("utf-8" if line[:4].upper() in _UTF8_VERBS else "ascii")
         except UnicodeDecodeError:
-            return Say(Reply(500, "5.5.2", "A command has octets outside ASCII"), counts=True)
+            return Say(Reply(500, "5.5.2", "A command has octets outside ASCII"), close=line[:4].upper() == b"BDAT", counts=True)
         verb, _, argument = text.partition(" ")
         handler = self._verbs.get(verb.upper())
         if handler is None:
@@ -121,6 +149,11 @@ class Dialogue:
     def data_done(self) -> None:
         self.transaction = None
 
+    def chunk_failed(self) -> None:
+        """RFC 3030 section 2: what follows of the message is refused until RSET."""
+        if self.transaction is not None:
+            self.transaction.failed = True
+
     # Verbs
 
     def _ehlo(self, argument: str) -> Action:
@@ -128,11 +161,20 @@ class Dialogue:
             return Say(_SYNTAX, counts=True)
         self.helo, self.esmtp, self.transaction = argument, True, None
         lines = [f"{self._offer.own_name} greets {argument}", "PIPELINING", f"SIZE {self._offer.size}", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"]
+        lines += ["CHUNKING", "BINARYMIME", "SMTPUTF8", "DELIVERBY", f"LIMITS RCPTMAX={self._offer.recipients}"]
         if self._tls_offered and not self._tls:
             lines.append("STARTTLS")
         if self._tls:
-            lines.append(f"AUTH {' '.join(sasl.MECHANISMS)}")
+            longest = options.date_time(self._now + 1000 * self._offer.hold_seconds)
+            lines += ["REQUIRETLS", "MT-PRIORITY", f"FUTURERELEASE {self._offer.hold_seconds} {longest}", f"AUTH {' '.join(sasl.MECHANISMS)}"]
         return Say(Reply(250, "", "\n".join(lines)))
+
+    def _offered(self) -> frozenset[str]:
+        """The parameters of MAIL that belong to what EHLO announced."""
+        if not self.esmtp:
+            return frozenset()
+        always = frozenset({"SMTPUTF8", "BY"})
+        return always | {"REQUIRETLS", "MT-PRIORITY", "HOLDFOR", "HOLDUNTIL"} if self._tls else always
 
     def _helo(self, argument: str) -> Action:
         if not _HELO.fullmatch(argument):
@@ -167,14 +209,20 @@ class Dialogue:
             return Say(Reply(503, "5.5.1", "EHLO first" if not self.helo else "A transaction is already open"), counts=True)
         if self._offer.kind is Kind.SUBMISSION and self.identity is None:
             return Say(Reply(530, "5.7.0", "Authentication required"), counts=True)
-        mail = parse_mail(argument)
+        mail = parse_mail(argument, self._offered())
         identity = self.identity or self._client_for(mail)
         limit = self._size_limit(identity)
         if mail.size > limit:
             return Say(Reply(552, "5.3.4", f"The message is larger than the limit of {limit} octets"))
         if identity is not None and (refusal := policy.check_sender(identity, mail.sender)) is not None:
             return Say(refusal)
-        self.transaction = Transaction(mail, identity)
+        if (refusal := policy.check_wishes(identity, mail.wishes)) is not None:
+            return Say(refusal)
+        try:
+            wanted = options.decide(mail.wishes, self._now, self._offer.hold_seconds)
+        except BadOption as error:
+            return Say(error.reply)
+        self.transaction = Transaction(mail, identity, wanted)
         return Say(Reply(250, "2.1.0", "Sender ok"))
 
     def _client_for(self, mail: MailArguments) -> Identity | None:
@@ -193,8 +241,10 @@ class Dialogue:
     def _rcpt(self, argument: str) -> Action:
         transaction = self.transaction
         if transaction is None:
-            return Say(Reply(503, "5.5.1", "MAIL first"), counts=True)
-        rcpt = parse_rcpt(argument)
+            return Say(_NO_MAIL, counts=True)
+        if transaction.chunks:
+            return Say(Reply(503, "5.5.1", "The content has begun"), counts=True)
+        rcpt = parse_rcpt(argument, utf8=transaction.mail.wishes.smtputf8)
         if transaction.identity is None:
             return Say(policy.NOT_ALLOWED, counts=True)
         limit = transaction.identity.domain.limits.max_recipients_per_message or self._offer.recipients
@@ -207,9 +257,31 @@ class Dialogue:
     def _data(self, argument: str) -> Action:
         if argument:
             return Say(_SYNTAX, counts=True)
-        if self.transaction is None or not self.transaction.recipients:
-            return Say(Reply(503, "5.5.1", "No valid recipients" if self.transaction is not None else "MAIL first"), counts=True)
-        return Data()
+        refusal = self._content_refusal()
+        if refusal is None and self.transaction is not None and (self.transaction.chunks or self.transaction.mail.wishes.binary):
+            refusal = Reply(503, "5.5.1", "This message comes by BDAT")
+        return Data() if refusal is None else Say(refusal, counts=True)
+
+    def _bdat(self, argument: str) -> Action:
+        match = _BDAT.fullmatch(argument)
+        if match is None:  # where the chunk ends is not known: what follows cannot be told from commands
+            return Say(Reply(501, "5.5.4", "Syntax: BDAT SIZE [LAST]"), close=True)
+        size, last = int(match[1]), match[2] is not None
+        if size > 2 * self._offer.size:  # nobody reads gigabytes only to refuse them
+            return Say(Reply(552, "5.3.4", f"The chunk is larger than the limit of {self._offer.size} octets"), close=True)
+        transaction, refusal = self.transaction, self._content_refusal()
+        if transaction is None or refusal is not None:
+            return Discard(size, refusal or _NO_MAIL)
+        if transaction.failed:
+            return Discard(size, Reply(503, "5.5.1", "A chunk of this message was refused, RSET first"))
+        transaction.chunks = True
+        return Chunk(size, last, counts=size == 0 and not last)
+
+    def _content_refusal(self) -> Reply | None:
+        """Why no content may come now."""
+        if self.transaction is None:
+            return _NO_MAIL
+        return None if self.transaction.recipients else Reply(503, "5.5.1", "No valid recipients")
 
     def _rset(self, argument: str) -> Action:
         if argument:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from postroom_ingress.dialogue import Transaction
+from postroom_ingress.options import PLAIN, MailOptions
 from postroom_ingress.params import RcptArguments
 
 _WINDOWS = ((3600, "messages_per_hour"), (86_400, "messages_per_day"))
@@ -25,6 +26,12 @@ class Envelope:
     client_address: str
     allowances: tuple[tuple[str, int, int], ...]
     traceparent: str = ""
+    options: MailOptions = PLAIN
+
+    @property
+    def ascii(self) -> bool:
+        """Whether no address needs SMTPUTF8."""
+        return self.reverse_path.isascii() and all(str(r.recipient).isascii() for r in self.recipients)
 
 
 def of(transaction: Transaction, message_id: str, received_at: int, client_address: str, traceparent: str) -> Envelope:
@@ -46,4 +53,5 @@ def of(transaction: Transaction, message_id: str, received_at: int, client_addre
         client_address=client_address,
         allowances=tuple((f"domain:{domain.name}", window, most) for window, most in limits if most is not None),
         traceparent=traceparent,
+        options=transaction.options,
     )

@@ -13,7 +13,7 @@ from postroom_core.connection import Connection
 from postroom_core.documents import Certificate
 from postroom_core.errors import Permanent
 from postroom_core.reply import Reply
-from postroom_ingress.session import TLS_SECONDS, Listener, Session
+from postroom_ingress.session import Listener, Session
 
 log = structlog.get_logger(__name__)
 OPEN = Gauge("postroom_ingress_open_sessions", "Sessions open now")
@@ -52,7 +52,7 @@ class Listeners:
                 port.address,
                 port.port,
                 ssl=context,
-                ssl_handshake_timeout=TLS_SECONDS if context is not None else None,
+                ssl_handshake_timeout=listener.services.deadlines.tls if context is not None else None,
                 backlog=BACKLOG,
             )
         except OSError as error:

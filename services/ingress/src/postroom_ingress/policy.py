@@ -13,12 +13,15 @@ from postroom_core.directory import Snapshot
 from postroom_core.documents import Credential, Domain
 from postroom_core.headers import Field, MalformedHeader, from_address
 from postroom_core.reply import Reply
+from postroom_ingress.options import Wishes
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NOT_ALLOWED = Reply(550, "5.7.1", "Relaying denied: authenticate, or connect from an address that is allowed to send")
 WRONG_SENDER = Reply(550, "5.7.1", "You are not allowed to send as this sender")
 WRONG_FROM = Reply(550, "5.7.1", "You are not allowed to send with this From address")
+HOLD_DENIED = Reply(550, "5.7.1", "Only authenticated clients may ask for a later release")
+PRIORITY_DENIED = Reply(550, "5.7.1", "You are not allowed to ask for this priority")
 PAUSED = Reply(450, "4.7.1", "Sending for this domain is paused, try again later")
 WRONG_SOURCE = Reply(535, "5.7.8", "Authentication failed")
 
@@ -31,6 +34,7 @@ class Identity:
     name: str
     allowed_senders: tuple[str, ...]
     authenticated: bool
+    priorities: tuple[int, int] | None = None  # RFC 6710: what it may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def of_login(login: Login, address: str) -> Identity | None:
     cidrs = login.credential.allowed_source_cidrs
     if cidrs and not _inside(address, map(ipaddress.ip_network, cidrs)):
         return None
-    return Identity(login.domain, login.credential.name, login.credential.allowed_senders, authenticated=True)
+    credential = login.credential
+    return Identity(login.domain, credential.name, credential.allowed_senders, authenticated=True, priorities=credential.priorities)
 
 
 def _inside(address: str, networks: Iterable[_Network]) -> bool:
@@ -95,10 +100,21 @@ def check_sender(identity: Identity, sender: Mailbox | None) -> Reply | None:
     return None
 
 
-def check_from(identity: Identity, fields: tuple[Field, ...]) -> Reply | None:
+def check_wishes(identity: Identity | None, wishes: Wishes) -> Reply | None:
+    """The refusal of a parameter of MAIL that not everybody may use (RFC 4865 section 4, RFC 6710 section 8)."""
+    if wishes.holds and (identity is None or not identity.authenticated):
+        return HOLD_DENIED
+    if wishes.priority:
+        least, greatest = (identity.priorities if identity is not None else None) or (0, 0)
+        if not least <= wishes.priority <= greatest:
+            return PRIORITY_DENIED
+    return None
+
+
+def check_from(identity: Identity, fields: tuple[Field, ...], *, utf8: bool = False) -> Reply | None:
     """The refusal of the From field (RFC 6409 section 6.1): every address in it must be allowed."""
     try:
-        addresses = from_address(fields)
+        addresses = from_address(fields, utf8=utf8)
     except MalformedHeader as error:
         return Reply(554, "5.6.0", str(error))
     if all(may_use(identity, Mailbox(local, domain)) for local, domain in addresses):

@@ -1,32 +1,36 @@
 """Reception of one message: the first station of its path, **reception** → scheduler → attempt → settle.
 
-The steps, while the content streams by:
+The content comes by DATA in one piece or by BDAT in chunks, each with a reply of its own. The steps, while it streams by:
 1. The header block is gathered (bounded), parsed and checked; From must belong to the sender; hops are counted; the block is stamped.
 2. The body is hashed for DKIM and passed to the spool in chunks as it arrives. A small message is one chunk with everything.
-3. At the end of the content the signer signs the stamped header block, and the last chunk asks the spool to commit.
-4. Only the spool's `accepted` becomes 250. From the final dot on, this does not depend on the client's connection any more.
+3. At the end of the content (the final dot, or BDAT LAST) the signer signs the stamped header block, and the last chunk asks the spool to commit.
+4. Only the spool's `accepted` becomes 250. From the end on, this does not depend on the client's connection any more.
 
 A fault that the client causes is 5xx and leaves nothing in the spool; a fault of ours is 4xx. Never: a copy of the body, a file, an unsigned message
 of a signed domain, a text of an exception in a reply.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
 
 import structlog
 from prometheus_client import Counter, Histogram
 
 from postroom_core.clock import Clock
-from postroom_core.connection import Connection, ConnectionClosed
+from postroom_core.connection import Connection
 from postroom_core.errors import Unavailable
 from postroom_core.headers import Field, MalformedHeader, check, parse
 from postroom_core.lifecycle import finish
 from postroom_core.reply import Reply
 from postroom_ingress import policy, stamp
 from postroom_ingress.bodyhash import RelaxedBodyHash
+from postroom_ingress.chunks import ChunkReader
 from postroom_ingress.clients import Refusal, Refused, SignerClient, SpoolClient, Upload
 from postroom_ingress.data import DataReader
+from postroom_ingress.deadlines import DEFAULT, Deadlines
 from postroom_ingress.envelope import Envelope
+from postroom_ingress.options import MailOptions
 from postroom_ingress.policy import Identity
 from postroom_ingress.stamp import Trace
 
@@ -42,11 +46,6 @@ CHUNK = 64 * 1024
 MOST_HEADER = 256 * 1024
 # RFC 5321 section 6.3 asks for at least 100 to be bearable, in practice a message with 50 hops loops.
 MOST_HOPS = 50
-BLOCK_SECONDS = 180.0  # RFC 5321 section 4.5.3.2.5
-CONTENT_SECONDS = 3600.0  # 64 MiB at 150 kbit/s; nothing useful is slower
-# Octets per second on average once a minute has passed: a slower sender only holds a connection.
-LEAST_RATE = 256
-GRACE_SECONDS = 60.0
 
 AWAY = Reply(451, "4.3.0", "The message was not accepted because of a temporary fault, try again later")
 HEADER_TOO_LARGE = Reply(554, "5.6.0", f"The header is larger than {MOST_HEADER} octets")
@@ -60,27 +59,58 @@ class Services:
     signer: SignerClient
     spool: SpoolClient
     clock: Clock
+    deadlines: Deadlines = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One message to receive. `submission` allows to add and remove fields."""
+    """One message to receive. `submission` allows to add and remove fields; `chunks` tells that it comes by BDAT."""
 
     envelope: Envelope
     identity: Identity
     trace: Trace
     size_limit: int
     submission: bool
+    chunks: bool = False
+
+
+class Pace:
+    """Reads blocks of content from a client that must keep a least rate. Raises TimeoutError of one that does not, ConnectionClosed."""
+
+    def __init__(self, connection: Connection, services: Services) -> None:
+        self._connection = connection
+        self._clock = services.clock
+        self._deadlines = services.deadlines
+        self._began = self._clock.monotonic()
+        self._octets = 0
+
+    async def block(self, most: int | None = None) -> bytes:
+        async with asyncio.timeout(self._deadlines.block):
+            data = await self._connection.block(most)
+        self._octets += len(data)
+        elapsed = self._clock.monotonic() - self._began
+        if elapsed > self._deadlines.grace and self._octets / elapsed < self._deadlines.least_rate:
+            raise TimeoutError
+        return data
+
+    async def discard(self, size: int) -> None:
+        """Reads `size` octets for nobody."""
+        async with asyncio.timeout(self._deadlines.content):
+            while size:
+                size -= len(await self.block(size))
 
 
 class Reception:
-    """One message; use once."""
+    """One message; use once: `data`, or `chunk` until the last or the first that is refused. `abandon` when it will not be finished."""
 
     def __init__(self, order: Order, services: Services) -> None:
         self._order = order
         self._services = services
-        self._reader = DataReader(order.size_limit)
+        self._reader: DataReader | ChunkReader = DataReader(order.size_limit)
+        if order.chunks:
+            self._reader = ChunkReader(order.size_limit, binary=order.envelope.options.binary)
         self._hash = RelaxedBodyHash()
+        self._envelope = order.envelope
         self._head: bytearray | None = bytearray()  # None once the header block is complete
         self._header_block = b""
         self._eight_bit_header = False
@@ -89,40 +119,65 @@ class Reception:
         self._upload: Upload | None = None
         self._fault: Reply | None = None
 
-    async def run(self, connection: Connection) -> Reply:
-        """Reads the content to its end and answers it. Raises ConnectionClosed and TimeoutError of a client that does not get there."""
-        try:
-            await self._read(connection)
-        except BaseException:
-            self._cancel()
-            raise
-        reply = await finish(self._end())
-        MESSAGES.labels(f"{reply.kind}xx").inc()
-        return reply
+    @property
+    def message_id(self) -> str:
+        return self._envelope.message_id
 
-    async def _read(self, connection: Connection) -> None:
-        clock = self._services.clock
-        began, octets = clock.monotonic(), 0
-        async with asyncio.timeout(CONTENT_SECONDS):
-            while not self._reader.ended:
-                async with asyncio.timeout(BLOCK_SECONDS):
-                    data = await connection.block()
-                octets += len(data)
-                elapsed = clock.monotonic() - began
-                if elapsed > GRACE_SECONDS and octets / elapsed < LEAST_RATE:
-                    raise ConnectionClosed
-                content = self._reader.feed(data)
-                if self._reader.fault is not None or self._fault is not None:
-                    self._cancel()
-                elif content:
-                    await self._content(content)
-        connection.unread(self._reader.rest)
+    async def data(self, connection: Connection) -> Reply:
+        """Reads the content to its final dot and answers it. Raises ConnectionClosed and TimeoutError of a client that does not get there."""
+        assert isinstance(self._reader, DataReader)
+        await self._or_abandon(self._read(self._reader, connection))
+        return await self._answer()
 
-    def _cancel(self) -> None:
+    async def chunk(self, connection: Connection, size: int, *, last: bool) -> Reply:
+        """Reads one chunk to its end and answers it. Raises as `data`. After a reply that is not 2xx nothing of the message is left."""
+        await self._or_abandon(self._read_chunk(connection, size))
+        if last:
+            return await self._answer()
+        fault = self._reader.fault or self._fault
+        if fault is not None:
+            MESSAGES.labels(f"{fault.kind}xx").inc()
+        return fault or Reply(250, "2.0.0", f"{size} octets received")
+
+    def abandon(self) -> None:
+        """Leaves nothing of the message in the spool. Idempotent."""
         if self._upload is not None:
             self._upload.cancel()
             self._upload = None
         self._pending.clear()
+
+    async def _or_abandon(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def _answer(self) -> Reply:
+        reply = await finish(self._end())
+        MESSAGES.labels(f"{reply.kind}xx").inc()
+        return reply
+
+    async def _read(self, reader: DataReader, connection: Connection) -> None:
+        pace = Pace(connection, self._services)
+        async with asyncio.timeout(self._services.deadlines.content):
+            while not reader.ended:
+                await self._take(reader.feed(await pace.block()))
+        connection.unread(reader.rest)
+
+    async def _read_chunk(self, connection: Connection, size: int) -> None:
+        pace = Pace(connection, self._services)
+        async with asyncio.timeout(self._services.deadlines.content):
+            while size:
+                data = await pace.block(min(size, CHUNK))
+                size -= len(data)
+                await self._take(self._reader.feed(data))
+
+    async def _take(self, content: bytes) -> None:
+        if self._reader.fault is not None or self._fault is not None:
+            self.abandon()
+        elif content:
+            await self._content(content)
 
     # Content
 
@@ -159,9 +214,17 @@ class Reception:
         except MalformedHeader as error:
             self._fault = Reply(554, "5.6.0", str(error))
         else:
-            self._fault = self._fault or policy.check_from(order.identity, fields)
+            self._fault = self._fault or policy.check_from(order.identity, fields, utf8=order.trace.utf8)
             self._header_block = stamp.header_block(fields, order.trace, submission=order.submission)
             self._eight_bit_header = not block.isascii()
+            self._envelope = replace(order.envelope, options=self._options(fields))
+
+    def _options(self, fields: tuple[Field, ...]) -> MailOptions:
+        """SMTPUTF8 is demanded of the next hop only where an address or a field needs it (RFC 6531 section 3.4)."""
+        options = self._order.envelope.options
+        needs_utf8 = self._order.trace.utf8 and not (self._order.envelope.ascii and self._header_block.isascii())
+        tls_optional = not options.require_tls and any(f.key == b"tls-required" and f.value.lower() == b"no" for f in fields)  # RFC 8689 section 5
+        return replace(options, smtputf8=needs_utf8, tls_optional=tls_optional)
 
     async def _body(self, content: bytes) -> None:
         self._hash.feed(content)
@@ -171,7 +234,7 @@ class Reception:
             chunk = bytes(self._pending[:CHUNK])
             del self._pending[:CHUNK]
             try:
-                self._upload = self._upload or self._services.spool.upload(self._order.envelope)
+                self._upload = self._upload or self._services.spool.upload(self._envelope)
                 await self._upload.body(chunk)
             except Unavailable as error:
                 self._unavailable(error)
@@ -180,16 +243,18 @@ class Reception:
     def _unavailable(self, error: Unavailable) -> None:
         log.warning("message not accepted", message_id=self._order.envelope.message_id, reason=str(error))
         self._fault = AWAY
-        self._cancel()
+        self.abandon()
 
     # The end
 
     async def _end(self) -> Reply:
+        if isinstance(self._reader, ChunkReader):
+            await self._take(self._reader.finish())
         if self._head is not None and self._reader.fault is None and self._fault is None:
             self._gate(bytes(self._head))  # a message without a blank line is all header
         fault = self._reader.fault or self._fault
         if fault is not None:
-            self._cancel()
+            self.abandon()
             return fault
         with HAND_OVER.time():
             try:
@@ -199,12 +264,12 @@ class Reception:
                 return AWAY
 
     async def _hand_over(self) -> Reply:
-        envelope = self._order.envelope
+        envelope = self._envelope
         signatures: bytes | Refused = b""
         if self._order.identity.domain.signed:
             signatures = await self._services.signer.sign(envelope, self._header_block, self._hash.digest(), envelope.received_at // 1000)
         if isinstance(signatures, Refused):
-            self._cancel()
+            self.abandon()
             return _refusal(signatures)
         upload = self._upload or self._services.spool.upload(envelope)
         eight_bit = self._eight_bit_header or self._reader.eight_bit

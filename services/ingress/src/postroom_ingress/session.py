@@ -19,27 +19,22 @@ from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
 from postroom_core.telemetry import traceparent, tracer
 from postroom_ingress import envelope, sasl
-from postroom_ingress.dialogue import Action, Authenticate, Data, Dialogue, Kind, Offer, Say, StartTls
+from postroom_ingress.dialogue import Action, Authenticate, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
 from postroom_ingress.passwords import Passwords
 from postroom_ingress.policy import Login, Policy, of_login
-from postroom_ingress.reception import Order, Reception, Services
+from postroom_ingress.reception import Order, Pace, Reception, Services
 from postroom_ingress.stamp import Trace
 
 log = structlog.get_logger(__name__)
 SESSIONS = Counter("postroom_ingress_sessions", "Sessions by how they ended", ["end"])
 AUTHENTICATIONS = Counter("postroom_ingress_authentications", "AUTH by outcome", ["outcome"])
 
-IDLE_SECONDS = 300.0  # RFC 5321 section 4.5.3.2.7
-SESSION_SECONDS = 4 * 3600.0  # long-lived pools of connections reconnect a few times a day; nothing else needs longer
-TLS_SECONDS = 30.0
-AUTH_SECONDS = 60.0
 # RFC 5321 section 4.5.3.1.4 plus what SIZE, BODY, DSN (RFC 3461: 500 for ORCPT) and AUTH= may add.
 COMMAND_OCTETS = 2048
 AUTH_OCTETS = 12288 + 2  # RFC 4954 section 4
 # Every error over the first costs a second, the hard limit the session; harmless commands (NOOP, VRFY) count too.
 SOFT_ERRORS = 10
 HARD_ERRORS = 20
-ERROR_SECONDS = 1.0
 # Guessing: a second for each wrong password, the session for the third.
 MOST_FAILURES = 3
 
@@ -69,12 +64,14 @@ class Session:
     def __init__(self, connection: Connection, listener: Listener) -> None:
         self._connection = connection
         self._listener = listener
+        self._deadlines = listener.services.deadlines
         self._peer = connection.peer
         offered = connection.tls is None and listener.tls() is not None
         clients = listener.policy().clients_at(self._peer) if listener.offer.kind is Kind.RELAY else []
         self._dialogue = Dialogue(listener.offer, clients, tls=connection.tls is not None, tls_offered=offered)
         self._errors = 0
         self._failures = 0
+        self._reception: Reception | None = None  # a message of which chunks have come
         self._busy = False
         self._closing = False
 
@@ -82,7 +79,7 @@ class Session:
         """Never raises for what a client does."""
         end = "closed"
         try:
-            async with asyncio.timeout(SESSION_SECONDS):
+            async with asyncio.timeout(self._deadlines.session):
                 await self._talk()
         except TimeoutError:
             end = "timeout"
@@ -90,6 +87,7 @@ class Session:
         except (ConnectionClosed, OSError, ssl.SSLError):
             end = "lost"
         finally:
+            self._abandon()
             SESSIONS.labels(end).inc()
             self._connection.close()
 
@@ -109,14 +107,15 @@ class Session:
             if not self._connection.buffered:
                 await self._connection.drain()
             try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    line = await self._connection.line(COMMAND_OCTETS)
+                line = await self._line(COMMAND_OCTETS)
             except LineTooLong:
                 if not await self._carry_out(Say(LONG_LINE, counts=True)):
                     return
                 continue
             self._busy = True
-            going_on = await self._carry_out(self._dialogue.command(line))
+            going_on = await self._carry_out(self._dialogue.command(line, self._listener.services.clock.now_ms()))
+            if self._dialogue.transaction is None:  # RSET, EHLO
+                self._abandon()
             self._busy = False
             if not going_on:
                 return
@@ -124,12 +123,19 @@ class Session:
                 self._say(CLOSING)
                 return
 
+    async def _line(self, limit: int) -> bytes:
+        """The next command; silence may be long, but a line that has begun must end soon."""
+        async with asyncio.timeout(self._deadlines.idle):
+            await self._connection.arrival()
+        async with asyncio.timeout(self._deadlines.line):
+            return await self._connection.line(limit)
+
     def _say(self, reply: Reply) -> None:
         self._connection.write(reply.encode())
 
     async def _carry_out(self, action: Action) -> bool:
         """Whether the session goes on."""
-        if not isinstance(action, Say) and self._connection.buffered:
+        if not isinstance(action, Say | Chunk | Discard) and self._connection.buffered:
             self._say(EARLY)
             return False
         match action:
@@ -141,6 +147,11 @@ class Session:
                 return await self._authenticate(action)
             case Data():
                 return await self._data()
+            case Chunk():
+                return await self._chunk(action)
+            case Discard():
+                await Pace(self._connection, self._listener.services).discard(action.size)
+                return await self._answer(Say(action.reply, counts=True))
 
     async def _answer(self, action: Say) -> bool:
         self._errors += action.counts
@@ -148,7 +159,7 @@ class Session:
             self._say(ERRORS)
             return False
         if action.counts and self._errors > SOFT_ERRORS:
-            await asyncio.sleep(ERROR_SECONDS)
+            await asyncio.sleep(self._deadlines.error)
         self._say(action.reply)
         return not action.close
 
@@ -159,7 +170,7 @@ class Session:
             return True
         self._say(Reply(220, "2.0.0", "Ready to start TLS"))
         await self._connection.drain()
-        await self._connection.start_tls(context, server_side=True, handshake_seconds=TLS_SECONDS)
+        await self._connection.start_tls(context, server_side=True, handshake_seconds=self._deadlines.tls)
         self._dialogue.tls_started()
         return True
 
@@ -184,7 +195,7 @@ class Session:
         self._connection.write(b"334 " + base64.b64encode(data) + b"\r\n")
         await self._connection.drain()
         try:
-            async with asyncio.timeout(AUTH_SECONDS):
+            async with asyncio.timeout(self._deadlines.auth):
                 line = await self._connection.line(AUTH_OCTETS)
         except LineTooLong:
             return Reply(500, "5.5.6", "The authentication line is too long")
@@ -215,24 +226,53 @@ class Session:
     async def _failed(self) -> bool:
         self._failures += 1
         log.info("authentication failed", client=self._peer)
-        await asyncio.sleep(ERROR_SECONDS)
+        await asyncio.sleep(self._deadlines.error)
         if self._failures >= MOST_FAILURES:
             self._say(Reply(421, "4.7.0", "Too many failed authentications, closing the connection"))
             return False
         self._say(FAILED)
         return True
 
-    # DATA
+    # Content
 
     async def _data(self) -> bool:
         with tracer.start_as_current_span("reception") as span:
-            reply = await self._receive()
+            order = self._order(chunks=False)
+            reception = Reception(order, self._listener.services)
+            self._say(Reply(354, "", "End data with <CRLF>.<CRLF>"))
+            await self._connection.drain()
+            reply = await reception.data(self._connection)
             span.set_attribute("smtp.reply_code", reply.code)
-        self._dialogue.data_done()
-        self._say(reply)
+        self._answered(reply, order.envelope.message_id)
         return True
 
-    async def _receive(self) -> Reply:
+    async def _chunk(self, action: Chunk) -> bool:
+        if self._reception is None:
+            with tracer.start_as_current_span("reception"):
+                self._reception = Reception(self._order(chunks=True), self._listener.services)
+        reply = await self._reception.chunk(self._connection, action.size, last=action.last)
+        if action.last:
+            message_id, self._reception = self._reception.message_id, None
+            self._answered(reply, message_id)
+            return True
+        if reply.kind != 2:
+            self._abandon()
+            self._dialogue.chunk_failed()
+        return await self._answer(Say(reply, counts=action.counts))
+
+    def _abandon(self) -> None:
+        if self._reception is not None:
+            self._reception.abandon()
+            self._reception = None
+
+    def _answered(self, reply: Reply, message_id: str) -> None:
+        transaction = self._dialogue.transaction
+        name = transaction.identity.name if transaction is not None and transaction.identity is not None else ""
+        log.info("message answered", message_id=message_id, code=reply.code, enhanced=reply.enhanced, identity=name)
+        self._dialogue.data_done()
+        self._say(reply)
+
+    def _order(self, *, chunks: bool) -> Order:
         transaction = self._dialogue.transaction
         assert transaction is not None
         assert transaction.identity is not None
@@ -251,16 +291,13 @@ class Session:
             tls_cipher=cipher[0] if cipher else "",
             authenticated=transaction.identity.authenticated,
             recipient=str(transaction.recipients[0].recipient) if len(transaction.recipients) == 1 else "",
+            utf8=transaction.mail.wishes.smtputf8,
         )
-        order = Order(
+        return Order(
             envelope=envelope.of(transaction, message_id, now, self._peer, traceparent()),
             identity=transaction.identity,
             trace=trace,
             size_limit=self._dialogue.size_limit,
             submission=offer.kind is Kind.SUBMISSION,
+            chunks=chunks,
         )
-        self._say(Reply(354, "", "End data with <CRLF>.<CRLF>"))
-        await self._connection.drain()
-        reply = await Reception(order, self._listener.services).run(self._connection)
-        log.info("message answered", message_id=message_id, code=reply.code, enhanced=reply.enhanced, identity=transaction.identity.name)
-        return reply

@@ -19,6 +19,20 @@ class Settings(ServiceSettings):
     max_connections: int = Field(default=1000, ge=1, description="256 KiB of buffer each at the worst: 250 MiB")
     max_recipients: int = Field(default=1000, ge=100, description="per message; RFC 5321 section 4.5.3.1.8 asks for 100 at least")
 
+    idle_seconds: float = Field(default=300.0, gt=0, description="silence before a command; RFC 5321 section 4.5.3.2.7 asks for 5 minutes")
+    session_seconds: float = Field(default=14_400.0, gt=0, description="the whole session: pools of connections reconnect a few times a day")
+    tls_seconds: float = Field(default=30.0, gt=0, description="a TLS handshake: two round trips and a slow phone")
+    content_seconds: float = Field(default=3600.0, gt=0, description="the content of one message: 64 MiB at 150 kbit/s")
+    grace_seconds: float = Field(default=60.0, gt=0, description="after which content must have come at least_rate on average")
+    least_rate: int = Field(default=256, ge=1, description="octets per second of content; slower clients only hold a place")
+    error_seconds: float = Field(default=1.0, ge=0, description="what each error over the first ten and each wrong password costs")
+    greeting_seconds: float = Field(
+        default=0.0, ge=0, le=60, description="how long strangers of the relay port wait for the greeting; who talks before it is cut"
+    )
+    max_hold_seconds: int = Field(
+        default=30 * 86_400, ge=0, le=366 * 86_400, description="FUTURERELEASE: 30 days; a message that waits longer is better kept by its sender"
+    )
+
     @field_validator("listen_submission", "listen_tls", "listen_relay")
     @classmethod
     def _address(cls, value: str) -> str:

@@ -1,8 +1,8 @@
 """Stamping: the header block as it will be sent. Pure; fields of the client keep their bytes.
 
-Every message gets one Received in front (RFC 5321 section 4.4, RFC 3848, RFC 8314 section 4.3). Submission also adds Date and Message-ID where they
-are missing and removes Bcc and Return-Path (RFC 6409 section 8); relay ports never do. Results of authentication that claim to be ours are removed
-everywhere (RFC 8601 section 5).
+Every message gets one Received in front (RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3, RFC 8314 section 4.3). Submission also adds Date
+and Message-ID where they are missing and removes Bcc and Return-Path (RFC 6409 section 8); relay ports never do. Results of authentication that
+claim to be ours are removed everywhere (RFC 8601 section 5).
 """
 
 import re
@@ -29,11 +29,14 @@ class Trace:
     tls_cipher: str
     authenticated: bool
     recipient: str
+    utf8: bool = False  # the transaction has SMTPUTF8
 
 
 def received(trace: Trace) -> bytes:
     """The Received field."""
-    protocol = "SMTP" if not trace.esmtp else "ESMTP" + ("S" if trace.tls_cipher else "") + ("A" if trace.authenticated else "")
+    protocol = "SMTP" if not trace.esmtp else "UTF8SMTP" if trace.utf8 else "ESMTP"
+    if trace.esmtp:
+        protocol += ("S" if trace.tls_cipher else "") + ("A" if trace.authenticated else "")
     client = f"IPv6:{trace.client}" if ":" in trace.client else trace.client
     lines = [f"Received: from {_UNSAFE.sub('?', trace.helo)[:255]} ([{client}])", f"by {trace.own_name} with {protocol}"]
     if trace.tls_cipher:
@@ -41,7 +44,7 @@ def received(trace: Trace) -> bytes:
     lines.append(f"id {trace.message_id}")
     if trace.recipient:
         lines[-1] += f" for <{trace.recipient}>"
-    return ("\r\n\t".join(lines) + f";\r\n\t{_date(trace.received_at)}\r\n").encode("ascii")
+    return ("\r\n\t".join(lines) + f";\r\n\t{_date(trace.received_at)}\r\n").encode("utf-8")
 
 
 def header_block(fields: Sequence[Field], trace: Trace, *, submission: bool) -> bytes:
