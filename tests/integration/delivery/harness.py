@@ -80,7 +80,7 @@ async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = ""
         dns.set("*", "MX", ["10 mx.test."])
         dns.set("mx.test", "A", ["127.0.0.1"])
         settings = Settings(
-            directory=folder / "directory",
+            directory=str(folder / "directory"),
             hostname="mta.d.example",
             listen=f"unix:{folder}/delivery.sock",
             spool_url=f"sqlite://{folder}/spool.sqlite3",

@@ -201,7 +201,14 @@ async def ingress(folder: pathlib.Path, document: Domain | None = None, **settin
     listen = {f"listen_{name}": f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
     signer, delivery = f"unix:{folder}/signer.sock", f"unix:{folder}/delivery.sock"
     configured = Settings(
-        **{"directory": folder / "directory", "hostname": "mta.d.example", "signer_target": signer, "delivery_target": delivery, **listen, **settings}
+        **{
+            "directory": str(folder / "directory"),
+            "hostname": "mta.d.example",
+            "signer_target": signer,
+            "delivery_target": delivery,
+            **listen,
+            **settings,
+        }
     )
     running = Running(folder, configured, FakeSpool(), FakeSigner(), Stopping())
     async with contextlib.AsyncExitStack() as stack:

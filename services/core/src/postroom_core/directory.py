@@ -2,7 +2,7 @@
 
 Source `files`: a folder of JSON documents and a file VERSION, written by `postroom up` through `publish`. VERSION changes last, so a reader
 looks at one small file twice a second and reads the rest only when something changed. A folder that cannot be read keeps the last snapshot.
-The source `kubernetes` will be the second implementation of `Source`, held to the same contract test.
+Source `kubernetes`: labelled Secrets of one namespace, see kubernetes_source. Both are held to one contract test.
 """
 
 import asyncio
@@ -11,36 +11,21 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
 
-from postroom_core.documents import ADAPTER, AnyDocument, Certificate, Domain, KeySet, Pool
+from postroom_core.documents import ADAPTER, AnyDocument
 from postroom_core.errors import Permanent, Transient
+from postroom_core.lifecycle import supervised
+from postroom_core.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 
 VERSION = "VERSION"
 # Half of what is promised (a change is in force within 2 s) is left for reading and compiling.
 POLL_SECONDS = 0.5
-
-D = TypeVar("D", Domain, Certificate, KeySet, Pool)
-
-
-class Snapshot:
-    """All documents at one version. Immutable; a change is a new snapshot."""
-
-    def __init__(self, version: str, documents: Iterable[AnyDocument]) -> None:
-        self.version = version
-        self.documents = tuple(documents)
-
-    def of(self, kind: type[D]) -> dict[str, D]:
-        """The documents of one kind by name."""
-        return {document.name: document for document in self.documents if isinstance(document, kind)}
-
-    def __repr__(self) -> str:
-        return f"Snapshot(version={self.version!r}, documents={len(self.documents)})"
 
 
 class Source(Protocol):
@@ -51,6 +36,22 @@ class Source(Protocol):
 
     def changed(self, version: str) -> bool:
         """Whether there may be a snapshot other than `version`; cheap."""
+
+    async def run(self) -> None:
+        """Keeps `load` and `changed` informed, for ever; returns at once when that needs no work."""
+
+
+KUBERNETES = "kubernetes:"
+
+
+def source(text: str) -> Source:
+    """Of POSTROOM_DIRECTORY: a folder, or kubernetes:NAMESPACE?SELECTOR. Raises Permanent for kubernetes: outside of a pod."""
+    if not text.startswith(KUBERNETES):
+        return FileSource(pathlib.Path(text))
+    from postroom_core.kubernetes_source import Api, KubernetesSource
+
+    namespace, _, selector = text.removeprefix(KUBERNETES).partition("?")
+    return KubernetesSource(Api.of_pod(), namespace, selector)
 
 
 class FileSource:
@@ -64,6 +65,9 @@ class FileSource:
             return (self._folder / VERSION).read_text() != version
         except OSError:
             return False
+
+    async def run(self) -> None:
+        """The folder is looked at by `changed`."""
 
     def load(self) -> Snapshot:
         try:
@@ -132,7 +136,13 @@ class Directory:
         return True
 
     async def follow(self) -> None:
-        """Refreshes for ever. A snapshot that cannot be read is logged once per cause and the last one stays in force."""
+        """Runs the source and refreshes for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervised("directory source", self._source.run))
+            group.create_task(self._refresh_for_ever())
+
+    async def _refresh_for_ever(self) -> None:
+        """A snapshot that cannot be read is logged once per cause and the last one stays in force."""
         told = ""
         while True:
             try:

@@ -73,12 +73,13 @@ class DomainLimits(Document):
 
 
 class Domain(Document):
-    """A MailDomain as ingress needs it."""
+    """A MailDomain as ingress needs it. `delivery_target` is the gRPC target of the pool's delivery, "" where there is one delivery only."""
 
     kind: Literal["domain"] = "domain"
     name: str
     tenant: str
     pool: str
+    delivery_target: str = ""
     active: bool
     signed: bool
     credentials: tuple[Credential, ...] = ()

@@ -7,13 +7,14 @@ the list equal to the fields of the classes.
 import ipaddress
 import os
 import pathlib
+import re
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 import structlog
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 log = structlog.get_logger(__name__)
@@ -22,7 +23,17 @@ PREFIX = "POSTROOM_"
 KNOWN = frozenset(
     PREFIX + name
     for name in (
-        *("ALLOWED_MX_NETWORKS", "CA_FILE", "CONTENT_SECONDS", "DATA_DIR", "DELIVERY_TARGET", "DIRECTORY", "ERROR_SECONDS", "GRACE_SECONDS"),
+        *(
+            "ALLOWED_MX_NETWORKS",
+            "CA_FILE",
+            "CONTENT_SECONDS",
+            "DATA_DIR",
+            "DELIVERY_TARGET",
+            "DIRECTORY",
+            "ERROR_SECONDS",
+            "GRACE_SECONDS",
+            "GRPC_TLS",
+        ),
         *("GREETING_SECONDS", "HOSTNAME", "HTTP", "IDLE_SECONDS", "LEAST_RATE", "LIFELINE", "LISTEN", "LISTEN_RELAY", "LISTEN_SUBMISSION"),
         *("LISTEN_TLS", "LOG_ADDRESSES", "LOG_LEVEL", "MAX_CONNECTIONS", "MAX_HOLD_SECONDS", "MAX_MESSAGE_BYTES", "MAX_RECIPIENTS", "MTA_STS_PORT"),
         *("REMOTE_SMTP_PORT", "RESOLVERS", "SESSION_SECONDS", "SIGNER_TARGET", "SPOOL_URL", "TLS_SECONDS"),
@@ -46,7 +57,8 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    directory: pathlib.Path = Field(description="folder of this service's compiled directory documents")
+    directory: str = Field(min_length=1, description="this service's compiled documents: a folder, or kubernetes:NAMESPACE?SELECTOR")
+    grpc_tls: pathlib.Path | None = Field(default=None, description="folder with tls.crt, tls.key, ca.crt; without it gRPC uses unix sockets only")
     hostname: str = Field(default_factory=socket.getfqdn, min_length=1, max_length=253, description="EHLO name, Received, Reporting-MTA")
     http: str = Field(default="", description="where metrics and health are served: ADDRESS:PORT or unix:PATH; empty is nowhere")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
@@ -58,6 +70,21 @@ class ServiceSettings(BaseSettings):
         if not value.isascii() or any(character.isspace() for character in value):
             raise ValueError("must be an ASCII host name")
         return value.rstrip(".").lower()
+
+    @field_validator("directory")
+    @classmethod
+    def _directory(cls, value: str) -> str:
+        if value.startswith("kubernetes:") and not re.fullmatch(r"kubernetes:[a-z0-9-]{1,63}\?\S+", value):
+            raise ValueError(f"{value} is not kubernetes:NAMESPACE?SELECTOR")
+        return value
+
+    @model_validator(mode="after")
+    def _no_plain_tcp(self) -> Self:
+        for name in ("listen", "signer_target", "delivery_target"):
+            target = getattr(self, name, "")
+            if target and not target.startswith("unix:") and self.grpc_tls is None:
+                raise ValueError(f"{target} is neither unix:PATH nor secured: set POSTROOM_GRPC_TLS; plain TCP is refused")
+        return self
 
 
 def split_list(value: Any) -> Any:
@@ -87,7 +114,7 @@ def load(settings: type[S]) -> S:
         try:
             return settings()  # type: ignore[call-arg]
         except ValidationError as error:
-            faults = [f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()]
+            faults = [f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper() or '…'}: {item['msg']}" for item in error.errors()]
     stop(faults)
 
 

@@ -12,7 +12,7 @@ import structlog
 from postroom.v1 import queue_pb2_grpc, spool_pb2_grpc
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
-from postroom_core.directory import Directory, FileSource
+from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_delivery.hop import Hops
@@ -42,7 +42,7 @@ async def run(settings: Settings, stopping: Stopping) -> None:
 
 async def _serve(settings: Settings, stopping: Stopping) -> None:
     clock, pools = SystemClock(), Pools()
-    directory = Directory(FileSource(settings.directory))
+    directory = Directory(source(settings.directory))
     directory.subscribe(pools.replace)
     with contextlib.suppress(Transient):  # not published yet: readiness says so
         directory.refresh()
@@ -62,7 +62,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         await stack.enter_async_context(http.serve(settings.http, ready))
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
         stack.push_async_callback(_cancel, tasks)
-        await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS))
+        await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS, tls=settings.grpc_tls))
         log.info("delivery is serving", spool=spool.name, holder=holder)
         await stopping.wait()
         log.info("delivery drains")

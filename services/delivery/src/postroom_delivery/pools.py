@@ -1,7 +1,7 @@
 """The pools in force, as delivery looks them up: by name, with what a claim must respect. Fed by the directory; holds no state of the queue."""
 
-from postroom_core.directory import Snapshot
 from postroom_core.documents import Pool
+from postroom_core.snapshot import Snapshot
 from postroom_delivery import routing
 from postroom_delivery.spool.model import Key, Limits
 

@@ -10,7 +10,7 @@ from postroom_core.settings import CommaList, ServiceSettings, check_networks, s
 class Settings(ServiceSettings):
     """See the descriptions."""
 
-    listen: str = Field(description="gRPC target, unix:PATH")
+    listen: str = Field(description="gRPC target, unix:PATH or ADDRESS:PORT with mTLS")
     spool_url: str = Field(description="sqlite:///PATH")
     resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
     remote_smtp_port: int = Field(default=25, ge=1, le=65535, description="port of remote MX hosts")

@@ -9,11 +9,12 @@ import structlog
 
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
-from postroom_core.directory import Directory, FileSource, Snapshot
-from postroom_core.documents import Certificate
-from postroom_core.errors import Transient
+from postroom_core.directory import Directory, source
+from postroom_core.documents import Certificate, Domain
+from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
-from postroom_ingress.clients import SignerClient, SpoolClient
+from postroom_core.snapshot import Snapshot
+from postroom_ingress.clients import Deliveries, SignerClient
 from postroom_ingress.deadlines import Deadlines
 from postroom_ingress.dialogue import Kind, Offer
 from postroom_ingress.listeners import Listeners, Port, Tls
@@ -32,16 +33,22 @@ CANNOT_START = 3
 class State:
     """What the directory says now, as sessions see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Deliveries, *, needs_certificate: bool) -> None:
         self.policy = Policy()
         self.tls = Tls()
         self.loaded = asyncio.Event()
+        self.missing = "no directory yet"
+        self._spool = spool
+        self._needs_certificate = needs_certificate
 
     def replace(self, snapshot: Snapshot) -> None:
         self.policy = Policy(snapshot)
         certificates = snapshot.of(Certificate)
         self.tls.replace(certificates.get("default") or next(iter(certificates.values()), None))
-        self.loaded.set()
+        self._spool.retain({domain.delivery_target for domain in snapshot.of(Domain).values()})
+        self.missing = "no certificate yet" if self._needs_certificate and self.tls.current() is None else ""
+        if not self.missing:
+            self.loaded.set()
 
 
 def ports(settings: Settings) -> list[tuple[Kind, Port]]:
@@ -66,36 +73,36 @@ def deadlines(settings: Settings) -> Deadlines:
 
 
 async def run(settings: Settings, stopping: Stopping) -> None:
-    """Until asked to stop. Exits with status 3 and one line when a port is taken."""
+    """Until asked to stop. Exits with status 3 and one line when a port is taken or the configuration cannot be used."""
     try:
         await _serve(settings, stopping)
-    except OSError as error:
+    except (Permanent, OSError) as error:
         print(f"postroom-ingress: {error}", file=sys.stderr)
         raise SystemExit(CANNOT_START) from None
 
 
 async def _serve(settings: Settings, stopping: Stopping) -> None:
-    state, listening = State(), False
-    directory = Directory(FileSource(settings.directory))
-    directory.subscribe(state.replace)
-    with contextlib.suppress(Transient):  # not published yet: readiness says so
-        directory.refresh()
+    listening = False
     async with contextlib.AsyncExitStack() as stack:
-        ready = http.application(lambda: "" if listening else "no directory yet")
+        spool = Deliveries(lambda target: rpc.connect(target, "delivery", settings.grpc_tls), settings.delivery_target)
+        stack.push_async_callback(spool.close)
+        state = State(spool, needs_certificate=any(port.implicit_tls for _, port in ports(settings)))
+        directory = Directory(source(settings.directory))
+        directory.subscribe(state.replace)
+        with contextlib.suppress(Transient):  # not published yet: readiness says so
+            directory.refresh()
+        ready = http.application(lambda: "" if listening else state.missing)
         await stack.enter_async_context(http.serve(settings.http, ready))
         follower = asyncio.create_task(supervised("directory", directory.follow))
         stack.callback(follower.cancel)
-        signer = await stack.enter_async_context(rpc.connect(settings.signer_target))
-        delivery = await stack.enter_async_context(rpc.connect(settings.delivery_target))
+        signer = await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls))
         clock = SystemClock()
-        services = Services(SignerClient(signer), SpoolClient(delivery), clock, deadlines(settings))
+        services = Services(SignerClient(signer), spool, clock, deadlines(settings))
         passwords, secret = Passwords(clock), secrets.token_bytes(32)
         if not await _either(state.loaded, stopping):
             return
         listeners = Listeners(settings.max_connections)
         for kind, port in ports(settings):
-            if port.implicit_tls and state.tls.current() is None:
-                raise OSError(f"no certificate for {port.address}:{port.port} ({port.name})")
             offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds)
             await listeners.open(port, Listener(offer, lambda: state.policy, state.tls.current, passwords, services, secret))
         listening = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -136,7 +136,7 @@ class Upload:
 
 
 class SpoolClient:
-    """Hands messages over to delivery."""
+    """Hands messages over to one delivery."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = spool_pb2_grpc.SpoolStub(channel)
@@ -156,8 +156,45 @@ class SpoolClient:
     async def _call(self, chunks: Sequence[spool_pb2.EnqueueChunk]) -> Sequence[spool_pb2.EnqueueResponse]:
         try:
             return (await self._stub.EnqueueBatch(spool_pb2.EnqueueBatchRequest(messages=chunks), timeout=COMMIT_SECONDS)).responses
-        except grpc.RpcError as error:
+        except (grpc.RpcError, aio.UsageError) as error:  # UsageError: the channel was closed while the message waited
             raise Unavailable(f"spool: {_code(error)}") from error
+
+
+class Deliveries:
+    """The deliveries of all pools: one channel for each target that the directory names, closed when it names it no more."""
+
+    def __init__(self, connect: Callable[[str], aio.Channel], default_target: str) -> None:
+        self._connect = connect
+        self._default = default_target
+        self._channels: dict[str, tuple[aio.Channel, SpoolClient]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def upload(self, envelope: Envelope, target: str = "") -> Upload:
+        """Of one message to the delivery at `target`, "" is the default. Raises Unavailable when there is none."""
+        target = target or self._default
+        if not target:
+            raise Unavailable("spool: the domain's pool has no delivery yet")
+        if target not in self._channels:
+            channel = self._connect(target)
+            self._channels[target] = channel, SpoolClient(channel)
+        return self._channels[target][1].upload(envelope)
+
+    def retain(self, targets: Collection[str]) -> None:
+        """Closes the channels to other targets; uploads under way may end."""
+        for target in [known for known in self._channels if known not in targets and known != self._default]:
+            channel, _ = self._channels.pop(target)
+            task = asyncio.get_running_loop().create_task(channel.close(UPLOAD_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """At once; uploads under way fail."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        for channel, _ in self._channels.values():
+            await channel.close()
+        self._channels.clear()
 
 
 def _wire(envelope: Envelope) -> spool_pb2.Envelope:

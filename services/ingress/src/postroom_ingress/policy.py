@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from postroom_core.address import Mailbox, matches
-from postroom_core.directory import Snapshot
 from postroom_core.documents import Credential, Domain
 from postroom_core.headers import Field, MalformedHeader, from_address
 from postroom_core.reply import Reply
+from postroom_core.snapshot import Snapshot
 from postroom_ingress.options import Wishes
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -26,7 +26,7 @@ from postroom_core.reply import Reply
 from postroom_ingress import policy, stamp
 from postroom_ingress.bodyhash import RelaxedBodyHash
 from postroom_ingress.chunks import ChunkReader
-from postroom_ingress.clients import Refusal, Refused, SignerClient, SpoolClient, Upload
+from postroom_ingress.clients import Deliveries, Refusal, Refused, SignerClient, Upload
 from postroom_ingress.data import DataReader
 from postroom_ingress.deadlines import DEFAULT, Deadlines
 from postroom_ingress.envelope import Envelope
@@ -57,7 +57,7 @@ class Services:
     """What reception needs of the world."""
 
     signer: SignerClient
-    spool: SpoolClient
+    spool: Deliveries
     clock: Clock
     deadlines: Deadlines = DEFAULT
 
@@ -234,7 +234,7 @@ class Reception:
             chunk = bytes(self._pending[:CHUNK])
             del self._pending[:CHUNK]
             try:
-                self._upload = self._upload or self._services.spool.upload(self._envelope)
+                self._upload = self._upload or self._services.spool.upload(self._envelope, self._order.identity.domain.delivery_target)
                 await self._upload.body(chunk)
             except Unavailable as error:
                 self._unavailable(error)
@@ -271,7 +271,7 @@ class Reception:
         if isinstance(signatures, Refused):
             self.abandon()
             return _refusal(signatures)
-        upload = self._upload or self._services.spool.upload(envelope)
+        upload = self._upload or self._services.spool.upload(envelope, self._order.identity.domain.delivery_target)
         eight_bit = self._eight_bit_header or self._reader.eight_bit
         refused = await upload.end(bytes(self._pending), signatures + self._header_block, self._body_size, eight_bit=eight_bit)
         if refused is not None:

@@ -12,7 +12,7 @@ class Settings(ServiceSettings):
     listen_tls: str = Field(default="", description="submission with implicit TLS (RFC 8314)")
     listen_relay: str = Field(default="", description="relay for clients known by their address, or by AUTH")
     signer_target: str = Field(description="gRPC target of the signer")
-    delivery_target: str = Field(description="gRPC target of delivery")
+    delivery_target: str = Field(default="", description="gRPC target of delivery, for domains that name none")
     max_message_bytes: int = Field(
         default=64 * 1024 * 1024, ge=65536, description="64 MiB: what large providers take is less, attachments of 50 MB fit"
     )

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from postroom_core.directory import Snapshot
 from postroom_core.documents import KeySet, SigningKey
 from postroom_core.errors import Permanent
+from postroom_core.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 # RFC 8301 section 3.2: signers must not use less.

@@ -8,4 +8,4 @@ from postroom_core.settings import ServiceSettings
 class Settings(ServiceSettings):
     """See the descriptions."""
 
-    listen: str = Field(description="gRPC target, unix:PATH")
+    listen: str = Field(description="gRPC target, unix:PATH or ADDRESS:PORT with mTLS")

@@ -63,6 +63,44 @@ def self_signed(*names: str) -> Certificate:
     )
 
 
+class Authority:
+    """A throw-away CA that issues certificates for both ends of mTLS."""
+
+    def __init__(self, name: str = "test CA") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._subject, self._key.public_key(), _NOT_AFTER)
+        built = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(self._key, hashes.SHA256())
+        self.certificate = built.public_bytes(serialization.Encoding.PEM)
+
+    def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey, until: datetime.datetime) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(public)
+        return builder.serial_number(x509.random_serial_number()).not_valid_before(_NOT_BEFORE).not_valid_after(until)
+
+    def issue(self, *names: str, until: datetime.datetime = _NOT_AFTER) -> Certificate:
+        """A certificate for host names and IP addresses; the first name is the subject."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), key.public_key(), until)
+        built = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False).sign(self._key, hashes.SHA256())
+        return Certificate(
+            certificate=built.public_bytes(serialization.Encoding.PEM),
+            key=key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+        )
+
+    def mount(self, folder: pathlib.Path, certificate: Certificate) -> pathlib.Path:
+        """Puts a certificate into `folder` as a Secret is mounted: tls.crt, tls.key, ca.crt, replaced at once by one link."""
+        folder.mkdir(parents=True, exist_ok=True)
+        version = pathlib.Path(tempfile.mkdtemp(prefix="..", dir=folder))
+        for name, content in (("tls.crt", certificate.certificate), ("tls.key", certificate.key), ("ca.crt", self.certificate)):
+            (version / name).write_bytes(content)
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"..data/{name}")
+        link = folder / "..data.new"
+        link.symlink_to(version.name)
+        link.rename(folder / "..data")
+        return folder
+
+
 def _name(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
