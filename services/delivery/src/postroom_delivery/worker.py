@@ -1,8 +1,11 @@
 """A worker: one connection slot, one session, batch after batch. Joins scheduler, hop, attempt and settle; the only place that calls all four.
 
-For every message: attempt → verdict → commit, at once, so that a crash repeats as little as possible. What was not tried goes back untouched.
+For every message: attempt → verdict → commit, at once, so that a crash repeats as little as possible. The next message's dialogue begins while
+that commit is on its way, one at most: what a crash leaves without its result was recorded as in doubt before the dot. What was not tried goes
+back untouched.
 """
 
+import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +26,7 @@ from postroom_delivery.pools import Pools
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.session import Session
 from postroom_delivery.spool.interface import Spool
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Settlement, State
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
 
 log = structlog.get_logger(__name__)
 OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of an attempt", ["outcome", "reason"])
@@ -56,6 +59,7 @@ class Worker:
         self._pool: Pool = parts.pools.get(first.key.pool)
         self._session: Session | None = None
         self._block_seconds = 0.0
+        self._commit: asyncio.Task[None] | None = None
 
     async def run(self, scheduler: Scheduler) -> None:
         """Until there is no more work for this connection."""
@@ -64,6 +68,7 @@ class Worker:
         try:
             while batch is not None:
                 await self._batch(batch, scheduler)
+                await self._committed()
                 batch = await scheduler.more(batch.key) if self._session is not None and self._session.messages < most else None
         finally:
             await finish(self._leave())
@@ -71,9 +76,12 @@ class Worker:
     async def _leave(self) -> None:
         now = self._parts.clock.now_ms()
         blocked_until = now + int(self._block_seconds * 1000) if self._block_seconds else 0
-        await self._parts.spool.release_slot(now, self._first, blocked_until)
-        if self._session is not None:
-            await self._session.quit()
+        try:
+            await self._committed()
+            await self._parts.spool.release_slot(now, self._first, blocked_until)
+        finally:
+            if self._session is not None:
+                await self._session.quit()
 
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)
@@ -148,17 +156,27 @@ class Worker:
         )
         verdict = settle.decide(message, outcomes, context)
         notices = settle.notices(await self._origin(message), verdict.reports, context) if verdict.reports else []
+        if verdict.asks(Action.REDUCE_RATE):
+            self._block(self._pool.retry.initial)
+        if verdict.asks(Action.SUSPEND):
+            self._block(self._pool.retry.maximum)
+        await self._committed()
+        self._commit = asyncio.create_task(self._record(message, verdict, notices, now))
+
+    async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, notices: list[Notice], now: int) -> None:
         try:
             await finish(self._parts.spool.settle(now, verdict.settlements, notices))
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
             return
-        if verdict.asks(Action.REDUCE_RATE):
-            self._block(self._pool.retry.initial)
-        if verdict.asks(Action.SUSPEND):
-            self._block(self._pool.retry.maximum)
         self._tell(message, verdict, now)
+
+    async def _committed(self) -> None:
+        """Waits for the commit of the last result. Raises Unavailable."""
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            await commit
 
     async def _origin(self, message: ClaimedMessage) -> settle.Origin:
         body = None
