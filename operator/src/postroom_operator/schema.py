@@ -18,6 +18,7 @@ def schema(kind: str) -> dict[str, Any]:
     """The OpenAPI schema of a kind, closed: the API server prunes unknown fields, on one machine they are errors, because they would do nothing."""
     text = (importlib.resources.files(__package__) / "crds" / _FILES[kind]).read_text()
     found: dict[str, Any] = copy.deepcopy(yaml.safe_load(text)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    del found["properties"]["status"]  # what is, not what is wanted
     _close(found)
     name = {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
     found["properties"]["metadata"] = {"type": "object", "required": ["name"], "properties": {"name": name, "namespace": name}}

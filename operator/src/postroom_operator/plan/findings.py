@@ -1,4 +1,4 @@
-"""What the plan finds wrong, for people: a line with its number on one machine, a condition in a cluster. Pure."""
+"""What a plan finds wrong: the field and a sentence, which becomes a line of a file on one machine and a condition in a cluster. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
