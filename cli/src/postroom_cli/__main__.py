@@ -13,6 +13,7 @@ import tempfile
 import click
 
 from postroom_cli import examples, show, up
+from postroom_cli.checking import check
 from postroom_cli.command import as_json, layout
 from postroom_cli.publication import dns
 from postroom_cli.queue import events, explain, queue, stats
@@ -84,7 +85,7 @@ def init(folder: pathlib.Path, domain: str) -> None:
     show.out.print(f"wrote {file}; start it with: postroom up {file}", markup=False)
 
 
-for command in (dns, send, queue, explain, events, stats):
+for command in (check, dns, send, queue, explain, events, stats):
     cli.add_command(command)
 
 

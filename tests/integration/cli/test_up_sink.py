@@ -144,3 +144,39 @@ def test_a_second_up_with_the_same_data_folder_is_one_clear_line(machine: Machin
 
 def test_an_unknown_message_is_one_clear_line(machine: Machine) -> None:
     assert "no message 01M86SWK2QP69ZZ8FXM8G2T3Q0" in machine.postroom("explain", "01M86SWK2QP69ZZ8FXM8G2T3Q0", status=2)
+
+
+def test_check_sees_the_real_keys_and_that_the_real_listeners_refuse_strangers(machine: Machine) -> None:
+    import asyncio
+
+    from postroom_core.testing.dns import DnsServer
+
+    async def main() -> dict[str, Any]:
+        async with DnsServer() as dns:
+            for record in json.loads(machine.postroom("dns", "sink.example", "--json", status=1))["records"]:
+                value = record["value"]
+                dns.set(record["name"], record["type"], [" ".join(f'"{value[at : at + 255]}"' for at in range(0, len(value), 255))])
+            dns.set("sink.example", "TXT", ['"v=spf1 ip4:192.0.2.7 -all"'])
+            command = [
+                str(POSTROOM),
+                "check",
+                "sink.example",
+                "--json",
+                "--egress",
+                "192.0.2.7",
+                "--dnsbl",
+                "bl.example",
+                "--relay-source",
+                "127.0.0.9",
+            ]
+            environment = {**machine.environment, "POSTROOM_RESOLVERS": dns.target}
+            process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
+            output, _ = await process.communicate()
+            return {**json.loads(output), "status": process.returncode}
+
+    found = asyncio.run(main())
+    grades = {(finding["check"], finding["subject"].split(":")[0]): finding["grade"] for finding in found["findings"]}
+    assert found["status"] == 1 and not found["ok"]  # there is no PTR
+    assert (grades["spf", "192.0.2.7"], grades["ptr", "192.0.2.7"], grades["relay", "127.0.0.1"]) == ("pass", "fail", "pass")
+    assert [finding["grade"] for finding in found["findings"] if finding["check"] == "dkim"] == ["pass", "pass"]
+    assert sum(finding["check"] == "relay" for finding in found["findings"]) == 2
