@@ -14,6 +14,8 @@ from collections.abc import Callable
 import psutil
 
 RSA_BITS = "2048"
+LOGIN = ("bench", "bench-password")
+HOSTNAME = "mta.d.example"
 RESOURCES = """
 apiVersion: mail.postroom.dev/v1alpha1
 kind: SendingPool
@@ -29,6 +31,11 @@ spec:
   poolRef: {name: main}
   dkim: {importedKeys: [{selector: bench, secretRef: {name: key}}]}
   clients: [{name: bench, cidrs: [127.0.0.1/32], allowedSenders: ["*@d.example"]}]
+  credentials: [{name: bench, secretRef: {name: login}, allowedSenders: ["*@d.example"]}]
+---
+kind: Secret
+metadata: {name: login}
+stringData: {username: bench, password: bench-password}
 ---
 kind: Secret
 metadata: {name: key}
@@ -76,14 +83,14 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 class Postroom:
-    """`postroom up` with its SQLite spool."""
+    """`postroom up`, with its SQLite spool unless `spool` is the URL of another."""
 
-    name = "Postroom (SQLite)"
-
-    def __init__(self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str) -> None:
+    def __init__(self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str, spool: str = "") -> None:
         folder.mkdir()
-        self.port = free_port()
-        ports = {"submission": free_port(), "tls": free_port(), "relay": self.port, "http": free_port()}
+        self.name = "Postroom (PostgreSQL)" if spool else "Postroom (SQLite)"
+        self.signed = True
+        self.port, self.login_port, self.login = free_port(), free_port(), LOGIN
+        ports = {"submission": self.login_port, "tls": free_port(), "relay": self.port, "http": free_port()}
         file = folder / "mail.yaml"
         file.write_text(RESOURCES + "".join(f"    {line}\n" for line in key.read_text().splitlines()))
         environment = {
@@ -92,8 +99,9 @@ class Postroom:
             "POSTROOM_RESOLVERS": resolver,
             "POSTROOM_REMOTE_SMTP_PORT": str(sink_port),
             "POSTROOM_ALLOWED_MX_NETWORKS": "127.0.0.0/8",
-            "POSTROOM_HOSTNAME": "mta.d.example",
+            "POSTROOM_HOSTNAME": HOSTNAME,
             "POSTROOM_LOG_LEVEL": "warning",
+            **({"POSTROOM_SPOOL_URL": spool} if spool else {}),
         }
         postroom = str(pathlib.Path(sys.executable).with_name("postroom"))
         command = [postroom, "up", str(file), "--json", "--ports", ",".join(f"{name}={port}" for name, port in ports.items())]
@@ -122,6 +130,8 @@ class Postfix:
         self.name = "Postfix + OpenDKIM" if signed else "Postfix alone"
         folder.mkdir()
         self.port, milter = free_port(), free_port()
+        self.signed = signed
+        self.login_port, self.login = self.port, (f"{LOGIN[0]}@{HOSTNAME}", LOGIN[1])
         self._folder = folder
         self._opendkim: subprocess.Popen[bytes] | None = None
         if signed:
@@ -163,7 +173,7 @@ class Postfix:
             "data_directory": data,
             "maillog_file": self._folder / "mail.log",
             "maillog_file_prefixes": "/tmp",
-            "myhostname": "mta.d.example",
+            "myhostname": HOSTNAME,
             "mydestination": "",
             "inet_interfaces": "127.0.0.1",
             "inet_protocols": "ipv4",
@@ -172,10 +182,33 @@ class Postfix:
             "smtpd_recipient_restrictions": "permit_mynetworks, reject",
             "alias_maps": "",
             "smtp_destination_concurrency_limit": "20",
+            # A benchmark of throughput, not of the limit on one client.
+            "smtpd_client_connection_count_limit": "0",
+            **self._tls_and_auth(etc),
         }
         if milter is not None:
             settings |= {"smtpd_milters": f"inet:127.0.0.1:{milter}", "milter_default_action": "tempfail"}
         (etc / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+
+    def _tls_and_auth(self, etc: pathlib.Path) -> dict[str, object]:
+        """STARTTLS and AUTH PLAIN from a password file of Cyrus SASL (Debian's sasl2-bin and libsasl2-modules)."""
+        certificate, private = etc / "cert.pem", etc / "key.pem"
+        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={HOSTNAME}"]
+        subprocess.run([*make, "-keyout", private, "-out", certificate], check=True, capture_output=True)
+        passwords, sasl = etc / "sasldb2", etc / "sasl"
+        sasl.mkdir()
+        (sasl / "smtpd.conf").write_text(f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN\nsasldb_path: {passwords}\n")
+        user, password = LOGIN
+        subprocess.run(["saslpasswd2", "-c", "-p", "-f", passwords, "-u", HOSTNAME, user], input=password.encode(), check=True, capture_output=True)
+        passwords.chmod(0o644)
+        return {
+            "smtpd_tls_cert_file": certificate,
+            "smtpd_tls_key_file": private,
+            "smtpd_tls_security_level": "may",
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_sasl_local_domain": HOSTNAME,
+            "cyrus_sasl_config_path": sasl,
+        }
 
     def groups(self) -> dict[str, list[int]]:
         found = {"postfix": [self._master]}

@@ -1,101 +1,50 @@
 """Postroom next to Postfix + OpenDKIM: signed, durable, end to end to one sink, in turn, on this machine, in this run.
 
-    uv run python bench/run.py [--messages 2000] [--sizes 4,50] [--runs 3] [--results bench/results/first]
+    uv run python bench/run.py [--cases 4k,50k,login,latency] [--contenders sqlite,postfix] [--messages 2000] [--runs 5] [--results FILE]
 
-The load generator is Postfix's smtp-source (20 sessions kept open), the sink its smtp-sink; needs Debian's postfix and opendkim, and root. A run
-counts only if every message arrived. Prints a table; writes Markdown and JSON. Ratios count: absolute figures belong to the machine.
+Cases: `4k` and `50k` by Postfix's smtp-source over 20 sessions kept open; `login` with STARTTLS and AUTH on a new connection for each message;
+`latency` at 80 % of what Postfix + OpenDKIM took in `4k`, the same for everybody; `sessions` from 1 to 200 of them. The sink is Postfix's
+smtp-sink. Before anything is measured every contender sends messages to a sink that keeps them: each must arrive once, signed. A run counts
+only if every message arrived. Needs Debian's postfix, opendkim, sasl2-bin and libsasl2-modules, and root. Ratios count: absolute figures
+belong to the machine.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import platform
-import re
 import statistics
 import subprocess
 import tempfile
-import threading
-import time
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 
-from contenders import Contender, Postfix, Postroom, cpu_seconds, make_key, wait_for_port
+from contenders import Contender, Postfix, Postroom, make_key
+from measure import Case, CountingSink, Result, one_run, syncs, verify
+from report import table
 
 from postroom_core.testing.dns import DnsServer
 
-SESSIONS = 20
-RUN_SECONDS = 300.0
+CONTENDERS = ("sqlite", "postfix", "plain")
+REFERENCE = "Postfix + OpenDKIM"
+CASES = ("4k", "50k", "login", "latency", "sessions")
+VERIFIED = 50
+SYNCED = 400
+Results = dict[tuple[str, str], Result]
 
 
-class CountingSink:
-    """smtp-sink with its counters on."""
-
-    def __init__(self, port: int) -> None:
-        self.messages = 0
-        self._process = subprocess.Popen(["smtp-sink", "-c", "-u", "nobody", f"127.0.0.1:{port}", "512"], stdout=subprocess.PIPE)
-        threading.Thread(target=self._count, daemon=True).start()
-        wait_for_port(port)
-
-    def _count(self) -> None:
-        assert self._process.stdout is not None
-        rest = b""
-        while data := os.read(self._process.stdout.fileno(), 65536):
-            found = re.findall(rb"mesg=(\d+)", rest + data)
-            rest = data[-32:]
-            if found:
-                self.messages = int(found[-1])
-
-    def wait_for(self, count: int) -> None:
-        """Raises TimeoutError."""
-        end = time.monotonic() + RUN_SECONDS
-        while self.messages < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{self.messages} of {count} messages arrived")
-            time.sleep(0.002)
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-
-
-@dataclass
-class Result:
-    """The runs of one contender at one size."""
-
-    rates: list[float] = field(default_factory=list)
-    accept_rates: list[float] = field(default_factory=list)
-    cpu_ms: dict[str, list[float]] = field(default_factory=dict)
-
-
-def one_run(contender: Contender, sink: CountingSink, messages: int, octets: int, result: Result) -> None:
-    """Offers `messages` and waits until all have arrived."""
-    groups = contender.groups()
-    before = {name: cpu_seconds(pids) for name, pids in groups.items()}
-    target, began = sink.messages + messages, time.monotonic()
-    source = ["smtp-source", "-d", "-s", str(SESSIONS), "-m", str(messages), "-l", str(octets), "-f", "a@d.example", "-t", "b@x.example"]
-    subprocess.run([*source, f"127.0.0.1:{contender.port}"], check=True, capture_output=True)
-    accepted = time.monotonic()
-    sink.wait_for(target)
-    result.rates.append(messages / (time.monotonic() - began))
-    result.accept_rates.append(messages / (accepted - began))
-    for name, pids in groups.items():
-        result.cpu_ms.setdefault(name, []).append((cpu_seconds(pids) - before[name]) * 1000 / messages)
-
-
-def spread(values: list[float], digits: int = 0) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def table(results: dict[tuple[str, int], Result], reference: str) -> list[str]:
-    """Markdown rows."""
-    rows = ["| contender | size | messages/s, end to end | accepted/s | CPU ms a message | ratio |", "|---|---|---|---|---|---|"]
-    for (name, size), result in results.items():
-        base = results.get((reference, size))
-        ratio = statistics.median(result.rates) / statistics.median(base.rates) if base is not None else float("nan")
-        cpu = ", ".join(f"{part} {statistics.median(values):.2f}" for part, values in result.cpu_ms.items())
-        rows.append(f"| {name} | {size} KB | {spread(result.rates)} | {spread(result.accept_rates)} | {cpu} | {ratio:.2f} |")
-    return rows
+def cases(names: list[str], messages: int) -> list[Case]:
+    """The cases in the order in which they run; `latency` gets its rate when `4k` is known."""
+    known = {
+        "4k": [Case("4 KB", messages, 4096, source=True)],
+        "50k": [Case("50 KB", messages, 51200, source=True)],
+        "login": [Case("TLS + AUTH, new connections, 4 KB", messages // 2, 4096, keep=False, login=True)],
+        "latency": [Case("latency, 4 KB", messages, 4096, sessions=100, rate=1.0)],
+        "sessions": [Case(f"{sessions} sessions, 4 KB", messages, 4096, sessions=sessions, source=True) for sessions in (1, 5, 20, 50, 200)],
+    }
+    return [case for name in CASES if name in names for case in known[name]]
 
 
 def machine() -> dict[str, str]:
@@ -110,52 +59,89 @@ def machine() -> dict[str, str]:
     }
 
 
-async def measure(arguments: argparse.Namespace, folder: pathlib.Path) -> dict[tuple[str, int], Result]:
-    """All runs, the contenders in turn."""
-    key = folder / "key.pem"
-    make_key(key)
-    sink_port = arguments.sink_port
-    sink = CountingSink(sink_port)
-    results: dict[tuple[str, int], Result] = {}
+@contextlib.asynccontextmanager
+async def running(names: list[str], folder: pathlib.Path, key: pathlib.Path, sink_port: int) -> AsyncIterator[list[Contender]]:
+    """The contenders, started; ended in any case."""
     async with DnsServer() as dns:
         dns.set("*", "MX", ["10 mx.test."])
         dns.set("mx.test", "A", ["127.0.0.1"])
-        contenders: list[Contender] = []
+        start: dict[str, Callable[[], Contender]] = {
+            "sqlite": lambda: Postroom(folder / "sqlite", key, sink_port, dns.target),
+            "postfix": lambda: Postfix(folder / "postfix", key, sink_port),
+            "plain": lambda: Postfix(folder / "plain", key, sink_port, signed=False),
+        }
+        found: list[Contender] = []
         try:
-            contenders.append(await asyncio.to_thread(Postroom, folder / "postroom", key, sink_port, dns.target))
-            contenders.append(await asyncio.to_thread(Postfix, folder / "postfix", key, sink_port))
-            for size in arguments.sizes:
-                for number in range(arguments.runs + 1):
-                    for contender in contenders:
-                        # The first run of each size warms up and is not counted.
-                        result = results.setdefault((contender.name, size), Result()) if number else Result()
-                        await asyncio.to_thread(one_run, contender, sink, arguments.messages, size * 1024, result)
-                        print(f"{size} KB, run {number}: {contender.name} {result.rates[-1]:.0f}/s", flush=True)
+            for name in names:
+                found.append(await asyncio.to_thread(start[name]))
+            yield found
         finally:
-            for contender in contenders:
+            for contender in found:
                 await asyncio.to_thread(contender.stop)
+
+
+async def measure(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[Results, dict[str, float | None]]:
+    """All runs, the contenders in turn; and the syncs of each."""
+    key = folder / "key.pem"
+    make_key(key)
+    results: Results = {}
+    async with running(arguments.contenders, folder, key, arguments.sink_port) as contenders:
+        for contender in contenders:
+            await verify(contender, arguments.sink_port, key, VERIFIED)
+            print(f"{contender.name}: {VERIFIED} messages arrived once{' and signed' if contender.signed else ''}", flush=True)
+        sink = CountingSink(arguments.sink_port)
+        try:
+            for case in cases(arguments.cases, arguments.messages):
+                await _case(with_rate(case, results), arguments.runs, contenders, sink, results)
+            return results, {contender.name: await _syncs(contender) for contender in contenders}
+        finally:
             sink.stop()
-    return results
+
+
+def with_rate(case: Case, results: Results) -> Case:
+    """The latency case at 80 % of the reference's own best rate; without that known, the case as it is."""
+    reference = results.get((REFERENCE, "4 KB"))
+    if case.rate is None or reference is None:
+        return case
+    return Case(case.name, case.messages, case.octets, case.sessions, rate=0.8 * statistics.median(reference.accept_rates))
+
+
+async def _case(case: Case, runs: int, contenders: list[Contender], sink: CountingSink, results: Results) -> None:
+    for number in range(runs + 1):
+        for contender in contenders:
+            # The first run of each case warms up and is not counted.
+            result = results.setdefault((contender.name, case.name), Result()) if number else Result()
+            await one_run(contender, sink, case, result)
+            print(f"{case.name}, run {number}: {contender.name} {result.rates[-1]:.0f}/s", flush=True)
+
+
+async def _syncs(contender: Contender) -> float | None:
+    source = ["smtp-source", "-d", "-s", "20", "-m", str(SYNCED), "-l", "4096", "-f", "a@d.example", "-t", "b@x.example"]
+    offered = subprocess.Popen([*source, f"127.0.0.1:{contender.port}"])
+    return await asyncio.to_thread(syncs, contender, offered, SYNCED)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")], default=[4, 50], help="KB")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=["4k", "50k", "login", "latency"])
+    parser.add_argument("--contenders", type=lambda text: text.split(","), default=["sqlite", "postfix"], help=",".join(CONTENDERS))
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--sink-port", type=int, default=2599)
     parser.add_argument("--results", type=pathlib.Path)
     arguments = parser.parse_args()
+    if unknown := [*(set(arguments.cases) - set(CASES)), *(set(arguments.contenders) - set(CONTENDERS))]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are the cases {', '.join(CASES)} and the contenders {', '.join(CONTENDERS)}")
     about = machine()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        results = asyncio.run(measure(arguments, pathlib.Path(folder)))
-    text = "\n".join([*(f"- {name}: {value}" for name, value in about.items()), "", *table(results, "Postfix + OpenDKIM")])
+        results, synced = asyncio.run(measure(arguments, pathlib.Path(folder)))
+    text = "\n".join([*(f"- {name}: {value}" for name, value in about.items()), "", *table(results, synced, REFERENCE)])
     print(text)
     if arguments.results is not None:
         arguments.results.parent.mkdir(parents=True, exist_ok=True)
         arguments.results.with_suffix(".md").write_text(text + "\n")
-        plain = [{"contender": name, "size_kb": size, **vars(result)} for (name, size), result in results.items()]
-        arguments.results.with_suffix(".json").write_text(json.dumps({"machine": about, "results": plain}, indent=1) + "\n")
+        plain = [{"contender": name, "case": case, **vars(result)} for (name, case), result in results.items()]
+        arguments.results.with_suffix(".json").write_text(json.dumps({"machine": about, "syncs": synced, "results": plain}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
