@@ -37,8 +37,8 @@ lock:  ## resolve every dependency anew and pin what was found
 bench:  ## messages per second and CPU per message, next to Postfix and OpenDKIM on this machine
 	uv run python bench/run.py
 
-images:  ## one container image per service
-	for service in ingress signer delivery; do docker build -f services/$$service/Dockerfile -t postroom-$$service . || exit 1; done
+images:  ## one container image per service, one of the operator, one of the command
+	for service in services/ingress services/signer services/delivery operator cli; do docker build -f $$service/Dockerfile -t postroom-$$(basename $$service) . || exit 1; done
 
 ci:  ## what the continuous integration runs
 	.ci/run

@@ -1,0 +1,231 @@
+"""The chart as Helm renders it: what pods may do, who may read Secrets, which values are refused. Needs the command helm."""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from postroom_ingress.settings import Settings as IngressSettings
+from postroom_signer.settings import Settings as SignerSettings
+
+from architecture.tree import ROOT
+
+CHART = ROOT / "charts" / "postroom"
+_HOME = pathlib.Path.home()
+PLACES = os.pathsep.join([os.environ.get("PATH", ""), str(_HOME / ".cache" / "cluster" / "bin"), str(_HOME / "go" / "bin")])
+HELM = shutil.which("helm", path=PLACES)
+needs_helm = pytest.mark.skipif(HELM is None, reason="the command helm is not installed")
+VERSIONS = ["1.30.0", "1.32.0", "1.34.0"]
+Object = dict[str, Any]
+
+
+@functools.cache
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=30)
+
+
+def rendered(*options: str, version: str = "1.34.0") -> list[Object]:
+    done = helm("template", "postroom", str(CHART), "--namespace", "mail", "--kube-version", version, *options)
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+def refused(*options: str) -> str:
+    done = helm("template", "postroom", str(CHART), "--namespace", "mail", "--kube-version", "1.34.0", *options)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def of(objects: list[Object], *kinds: str) -> list[Object]:
+    return [found for found in objects if found["kind"] in kinds]
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    return next(found for found in of(objects, kind) if found["metadata"]["name"] == name)
+
+
+def environment(deployment: Object) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+@needs_helm
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_renders_without_any_prerequisite(version: str) -> None:
+    objects = rendered(version=version)
+    assert {found["metadata"]["name"] for found in of(objects, "Deployment")} == {"postroom-operator", "postroom-ingress", "postroom-signer"}
+    assert not [found for found in objects if found["apiVersion"].startswith(("monitoring.coreos.com", "cert-manager.io", "keda.sh"))]
+    keys = [(found["kind"], found["metadata"].get("namespace"), found["metadata"]["name"]) for found in objects]
+    assert len(keys) == len(set(keys))
+
+
+@needs_helm
+def test_every_pod_meets_the_restricted_standard() -> None:
+    for deployment in of(rendered(), "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["enableServiceLinks"] is False
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            assert container["resources"]["limits"]["memory"]
+            assert min(port["containerPort"] for port in container["ports"]) >= 1024
+
+
+@needs_helm
+def test_secrets_are_readable_by_role_in_named_namespaces_only() -> None:
+    objects = rendered("--set", "credentialNamespaces={tenant-a}")
+    for role in of(objects, "ClusterRole"):
+        rules = [rule for rule in role["rules"] if "secrets" in rule["resources"] or "*" in (*rule["resources"], *rule["verbs"], *rule["apiGroups"])]
+        assert rules == [], role["metadata"]["name"]
+    readers = {
+        (role["metadata"]["namespace"], role["metadata"]["name"])
+        for role in of(objects, "Role")
+        for rule in role["rules"]
+        if "secrets" in rule["resources"]
+    }
+    assert readers == {
+        ("mail", "postroom-operator"),
+        ("mail", "postroom-ingress"),
+        ("mail", "postroom-delivery"),
+        ("mail-keys", "postroom-operator-secrets"),
+        ("mail-keys", "postroom-signer"),
+        ("tenant-a", "postroom-operator-secrets"),
+    }
+
+
+@needs_helm
+def test_every_binding_names_a_role_and_an_account_that_are_there() -> None:
+    objects = rendered("--set", "credentialNamespaces={tenant-a}")
+    roles = {(found["kind"], found["metadata"].get("namespace"), found["metadata"]["name"]) for found in of(objects, "Role", "ClusterRole")}
+    accounts = {(found["metadata"]["namespace"], found["metadata"]["name"]) for found in of(objects, "ServiceAccount")}
+    bindings = of(objects, "RoleBinding", "ClusterRoleBinding")
+    assert bindings
+    for binding in bindings:
+        reference = binding["roleRef"]
+        assert (reference["kind"], binding["metadata"].get("namespace"), reference["name"]) in roles
+        assert all((subject["namespace"], subject["name"]) in accounts for subject in binding["subjects"])
+
+
+@needs_helm
+def test_replicas_are_left_to_the_autoscaler_where_there_is_one() -> None:
+    assert all("replicas" in deployment["spec"] for deployment in of(rendered(), "Deployment"))
+    scaled = rendered("--set", "ingress.autoscaling.enabled=true,signer.autoscaling.enabled=true")
+    targets = {found["spec"]["scaleTargetRef"]["name"] for found in of(scaled, "HorizontalPodAutoscaler")}
+    assert targets == {"postroom-ingress", "postroom-signer"}
+    assert {found["metadata"]["name"] for found in of(scaled, "Deployment") if "replicas" in found["spec"]} == {"postroom-operator"}
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("deployment", "known"),
+    [("postroom-ingress", IngressSettings), ("postroom-signer", SignerSettings)],
+)
+def test_pods_get_settings_that_their_service_knows(deployment: str, known: type[IngressSettings] | type[SignerSettings]) -> None:
+    names = environment(named(rendered("--set", "hostname=mta.example.com,ingress.ports.relay=25"), "Deployment", deployment))
+    assert {name.removeprefix("POSTROOM_").lower() for name in names} <= set(known.model_fields)
+    known(**{name.removeprefix("POSTROOM_").lower(): value for name, value in names.items()})  # type: ignore[arg-type]
+
+
+@needs_helm
+def test_services_and_policies_select_pods_that_are_there() -> None:
+    objects = rendered("--set", "ingress.ports.relay=25")
+    pods = [found["spec"]["template"] for found in of(objects, "Deployment")]
+    selectors = [(found, found["spec"]["selector"]) for found in of(objects, "Service")]
+    selectors += [(found, found["spec"]["selector"]["matchLabels"]) for found in of(objects, "PodDisruptionBudget")]
+    selectors += [(found, found["spec"]["podSelector"]["matchLabels"]) for found in of(objects, "NetworkPolicy")]
+    assert len(selectors) == 2 + 3 + 3
+    for found, selector in selectors:
+        matching = [pod for pod in pods if selector.items() <= pod["metadata"]["labels"].items()]
+        assert len(matching) == 1, found["metadata"]["name"]
+        ports = {port["name"] for port in matching[0]["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in found["spec"].get("ports", [])} <= ports
+
+
+@needs_helm
+def test_the_clients_address_is_kept_by_default() -> None:
+    service = named(rendered("--set", "ingress.service.type=LoadBalancer"), "Service", "postroom-ingress")
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+    assert [port["port"] for port in service["spec"]["ports"]] == [587, 465]
+
+
+@needs_helm
+def test_a_listener_that_is_off_is_nowhere() -> None:
+    objects = rendered("--set", "ingress.ports.tls=0")
+    assert "POSTROOM_LISTEN_TLS" not in environment(named(objects, "Deployment", "postroom-ingress"))
+    assert [port["port"] for port in named(objects, "Service", "postroom-ingress")["spec"]["ports"]] == [587]
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    "option",
+    ["hots=1", "ingress.port.submission=1", "ingress.service.externalTrafficPolicy=local", "signer.env.HOSTNAME=x", "image.digests.signer=latest"],
+)
+def test_values_that_nobody_reads_are_refused(option: str) -> None:
+    assert re.search("not allowed|must be one of|does not match|'enum'|pattern", refused("--set", option))
+
+
+@needs_helm
+def test_images_come_from_the_registry_by_tag_or_digest() -> None:
+    digest = f"sha256:{'a' * 64}"
+    objects = rendered("--set", f"image.registry=registry.example.com/mail,image.digests.signer={digest}")
+    images = {found["metadata"]["name"]: found["spec"]["template"]["spec"]["containers"][0]["image"] for found in of(objects, "Deployment")}
+    assert images["postroom-signer"] == f"registry.example.com/mail/postroom-signer@{digest}"
+    assert images["postroom-ingress"] == "registry.example.com/mail/postroom-ingress:0.1.0"
+
+
+@needs_helm
+def test_monitoring_is_rendered_where_it_is_served_and_wanted() -> None:
+    wanted = ["--set", "monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboard.enabled=true"]
+    assert {found["kind"] for found in rendered(*wanted)} & {"PodMonitor", "PrometheusRule"} == set()
+    objects = rendered(*wanted, "--api-versions", "monitoring.coreos.com/v1")
+    rules = of(objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"]
+    assert len(rules) >= 5 and all(rule["annotations"]["summary"] for rule in rules)
+    assert of(objects, "PodMonitor")
+    assert json.loads(of(objects, "ConfigMap")[0]["data"]["postroom.json"])["panels"]
+
+
+def made_metrics() -> set[str]:
+    sources = [path.read_text() for folder in ("services", "operator") for path in (ROOT / folder).rglob("*.py")]
+    return {name for source in sources for name in re.findall(r"(?:Counter|Gauge|Histogram)\(\s*\"(postroom_[a-z_]+)\"", source)}
+
+
+def test_alerts_and_panels_read_metrics_that_the_services_have() -> None:
+    text = (CHART / "templates" / "rules.yaml").read_text() + (CHART / "files" / "dashboard.json").read_text()
+    read = {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"\b(postroom_(?:ingress|delivery|signer|directory|grpc)_[a-z_]+)", text)}
+    assert len(read) >= 8
+    assert read - made_metrics() == set()
+
+
+@needs_helm
+def test_crds_are_kept_unless_told_otherwise() -> None:
+    def annotations(*options: str) -> list[object]:
+        return [found["metadata"].get("annotations") for found in of(rendered(*options), "CustomResourceDefinition")]
+
+    assert annotations() == [{"helm.sh/resource-policy": "keep"}] * 2
+    assert annotations("--set", "crds.keep=false") == [None] * 2
+    assert annotations("--set", "crds.enabled=false") == []
+
+
+@needs_helm
+def test_rendered_crds_are_those_of_the_source() -> None:
+    found = {crd["metadata"]["name"]: crd["spec"] for crd in of(rendered(), "CustomResourceDefinition")}
+    source = {crd["metadata"]["name"]: crd["spec"] for crd in (yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml"))}
+    assert found == source
+
+
+def test_the_charts_crds_are_what_the_script_writes() -> None:
+    specification = importlib.util.spec_from_file_location("chart_crds", ROOT / "scripts" / "chart_crds.py")
+    assert specification is not None and specification.loader is not None
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    committed = {path.name: path.read_text() for path in (CHART / "templates").glob("crd-*.yaml")}
+    assert committed == script.templates(), "run `python scripts/chart_crds.py`"
