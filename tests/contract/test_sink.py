@@ -184,6 +184,23 @@ def test_pipelined_commands_are_answered_in_order_and_only_a_group_that_is_allow
     asyncio.run(main())
 
 
+def test_bdat_takes_exactly_the_octets_of_its_chunks_and_knows_no_dots() -> None:
+    async def main() -> None:
+        async with Sink(extensions=("CHUNKING", "BINARYMIME")) as sink:
+            connection = await greeted(sink)
+            await dialogue(connection, ENVELOPE[0], ENVELOPE[1] + b" BODY=BINARYMIME", ENVELOPE[2])
+            connection.write(b"BDAT 5\r\na\n\0.\r")
+            assert (await final_line(connection)).startswith(b"250")
+            connection.write(b"BDAT 8 LAST\r\n\n.\r\nQUIT")
+            assert (await final_line(connection)).startswith(b"250")
+            assert sink.messages[0].content == b"a\n\0.\r\n.\r\nQUIT"
+            assert (await dialogue(connection, b"QUIT"))[0].startswith(b"221")
+            connection.write(b"BDAT -1\r\n")
+            assert sink.violations == []
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("content", "violation"),
     [

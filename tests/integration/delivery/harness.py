@@ -53,10 +53,10 @@ class Running:
         }
         return spool_pb2.Envelope(**(values | fields))  # type: ignore[arg-type]
 
-    async def enqueue(self, *recipients: str, sender: str = "a@d.example", body: bytes = BODY, **fields: object) -> str:
+    async def enqueue(self, *recipients: str, sender: str = "a@d.example", body: bytes = BODY, headers: bytes = HEADERS, **fields: object) -> str:
         """Accepts one message; its id."""
         message_id = new_message_id(self.now())
-        end = spool_pb2.End(header_block=HEADERS, body_size=len(body), eight_bit=not body.isascii())
+        end = spool_pb2.End(header_block=headers, body_size=len(body), eight_bit=not (headers + body).isascii())
         chunk = spool_pb2.EnqueueChunk(envelope=self.envelope(message_id, *recipients, sender=sender, **fields), body=body, end=end)
         response = await self.spool.Enqueue(iter([chunk]), timeout=10)
         assert response.accepted.message_id == message_id, response

@@ -15,7 +15,7 @@ from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
-from postroom_delivery.hop import Hops
+from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.pools import Pools
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.scheduler import Scheduler
@@ -47,8 +47,8 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     with contextlib.suppress(Transient):  # not published yet: readiness says so
         directory.refresh()
     holder = f"{settings.hostname}-{os.getpid()}-{secrets.token_hex(4)}"
-    allowed = [ipaddress.ip_network(text) for text in settings.allowed_mx_networks]
-    hops = Hops(Resolver(settings.resolvers), settings.hostname, settings.remote_smtp_port, allowed, ca_file=settings.ca_file, clock=clock)
+    allowed = tuple(ipaddress.ip_network(text) for text in settings.allowed_mx_networks)
+    hops = Hops(Resolver(settings.resolvers), HopSettings(settings.hostname, settings.remote_smtp_port, allowed, settings.ca_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         spool = await stack.enter_async_context(open_spool(settings.spool_url, holder, clock.now_ms(), pools.limits))
         parts = Parts(spool, pools, hops, clock, settings.hostname)

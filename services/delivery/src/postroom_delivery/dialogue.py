@@ -18,6 +18,8 @@ REPLY_LINES = 100
 _LINE = re.compile(rb"([2-5]\d\d)([ -]?)(.*)", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# A limit that is not announced, or no number above zero.
+UNLIMITED = 1 << 31
 
 
 class ProtocolError(Exception):
@@ -61,7 +63,15 @@ class Extensions:
     def size(self) -> int:
         """The peer's limit in octets; 0 is none announced (RFC 1870)."""
         value = self.keywords.get("SIZE", "")
-        return int(value) if value.isdigit() and len(value) < 16 else 0
+        return int(value) if value.isdigit() and value.isascii() and len(value) < 16 else 0
+
+    def limit(self, name: str) -> int:
+        """A limit of RFC 9422 (RCPTMAX, MAILMAX, RCPTDOMAINMAX); UNLIMITED when the peer announces none."""
+        for part in self.keywords.get("LIMITS", "").upper().split():
+            keyword, _, value = part.partition("=")
+            if keyword == name and value.isdigit() and value.isascii() and len(value) < 7:  # RFC 9422 section 3: at most 6 digits
+                return int(value) or UNLIMITED
+        return UNLIMITED
 
 
 def parse_ehlo(reply: Reply) -> Extensions:
@@ -73,31 +83,51 @@ def parse_ehlo(reply: Reply) -> Extensions:
     return Extensions(keywords)
 
 
-def command(text: str) -> bytes:
-    """A command line. Raises ValueError for control and non-ASCII characters: nothing can be injected, whoever stored it."""
-    if _CONTROL.search(text) or not text.isascii():
+def is_clean(text: str) -> bool:
+    """Whether a stored text may become part of a command."""
+    return _CONTROL.search(text) is None and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def command(text: str, *, utf8: bool = False) -> bytes:
+    """A command line; `utf8` where the peer offered SMTPUTF8 and the transaction uses it.
+
+    Raises ValueError for control characters, and for others outside of ASCII unless `utf8`: nothing can be injected, whoever stored it.
+    """
+    if not is_clean(text) or not (utf8 or text.isascii()):
         raise ValueError("a command with a control or non-ASCII character")
-    return text.encode("ascii") + b"\r\n"
+    return text.encode() + b"\r\n"
 
 
-def mail_command(message: ClaimedMessage, extensions: Extensions) -> bytes:
-    """MAIL with SIZE, BODY and the DSN parameters that the peer understands (RFC 1870, 6152, 3461)."""
+def mail_command(message: ClaimedMessage, extensions: Extensions, *, utf8: bool) -> bytes:
+    """MAIL with what the peer understands of SIZE, BODY, RET, ENVID and REQUIRETLS (RFC 1870, 6152, 3030, 3461, 8689); SMTPUTF8 if `utf8`."""
     parts = [f"MAIL FROM:<{message.reverse_path}>"]
     if "SIZE" in extensions:
         parts.append(f"SIZE={len(message.headers) + 2 + message.body_size}")
-    if message.eight_bit and "8BITMIME" in extensions:
+    if message.options.binary and "BINARYMIME" in extensions:
+        parts.append("BODY=BINARYMIME")
+    elif message.eight_bit and "8BITMIME" in extensions:
         parts.append("BODY=8BITMIME")
+    if utf8:
+        parts.append("SMTPUTF8")
     if "DSN" in extensions:
         parts += [f"{name}={value}" for name, value in (("RET", message.ret), ("ENVID", message.envid)) if value]
-    return command(" ".join(parts))
+    if message.options.require_tls and "REQUIRETLS" in extensions:
+        parts.append("REQUIRETLS")
+    return command(" ".join(parts), utf8=utf8)
 
 
-def rcpt_command(claim: Claim, extensions: Extensions) -> bytes:
+def rcpt_command(claim: Claim, extensions: Extensions, *, utf8: bool) -> bytes:
     """RCPT, with NOTIFY and ORCPT octet for octet when the peer understands them (RFC 3461)."""
     parts = [f"RCPT TO:<{claim.address}>"]
     if "DSN" in extensions:
-        parts += [f"{name}={value}" for name, value in (("NOTIFY", claim.notify), ("ORCPT", claim.orcpt)) if value]
-    return command(" ".join(parts))
+        orcpt = claim.orcpt if utf8 else _embedded(claim.orcpt)
+        parts += [f"{name}={value}" for name, value in (("NOTIFY", claim.notify), ("ORCPT", orcpt)) if value]
+    return command(" ".join(parts), utf8=utf8)
+
+
+def _embedded(orcpt: str) -> str:
+    """An internationalized ORCPT in its ASCII form (RFC 6533 section 3, utf-8-addr-xtext); others unchanged."""
+    return "".join(character if character.isascii() else f"\\x{{{ord(character):X}}}" for character in orcpt)
 
 
 class DotStuffer:
@@ -117,3 +147,17 @@ class DotStuffer:
         out = stuffed[len(self._tail) :]
         self._tail = whole[-2:]
         return out
+
+
+class LineEnds:
+    """Says whether every CR and LF is part of a CRLF, over any division into chunks: what a weak receiver could take for an end of data (A2)."""
+
+    def __init__(self) -> None:
+        self._carry = b""
+
+    def feed(self, chunk: bytes) -> bool:
+        """False when a bare one has come; a CR at the end is judged with the next chunk."""
+        text = self._carry + chunk
+        self._carry = b"\r" if text.endswith(b"\r") else b""
+        pairs = text.count(b"\r\n")
+        return text.count(b"\n") == pairs and text.count(b"\r") - len(self._carry) == pairs

@@ -8,19 +8,19 @@ unverified; a host whose handshake fails is tried once more in clear on a new co
 import ipaddress
 import random
 import ssl
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import certifi
 import structlog
 
 from postroom_core.clock import Clock
-from postroom_core.documents import Pool, Route, SmartHost
+from postroom_core.documents import Pool, SmartHost
 from postroom_core.errors import Transient
 from postroom_delivery import routing
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Bounced, Deferred, from_reply, later, never
 from postroom_delivery.resolver import NoSuchDomain, NullMx, Resolver
-from postroom_delivery.session import BROKEN, GREETING_SECONDS, Host, Session, TlsFailed
+from postroom_delivery.session import BROKEN, Deadlines, Host, Session, TlsFailed
 
 log = structlog.get_logger(__name__)
 BROKEN_TLS_SECONDS = 3600.0  # long enough to spare every message the failed handshake, short enough that a mended host is found
@@ -32,43 +32,63 @@ Failure = Deferred | Bounced
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+@dataclass(frozen=True, slots=True)
+class HopSettings:
+    """How this installation goes out. `allowed` are networks that may be dialled although private; `ca_file` "" is certifi's bundle."""
+
+    own_name: str
+    port: int = 25
+    allowed: tuple[_Network, ...] = ()
+    ca_file: str = ""
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
 class Hops:
     """Opens sessions for destinations; one for the whole process."""
 
-    def __init__(self, resolver: Resolver, own_name: str, port: int, allowed: Sequence[_Network], *, ca_file: str, clock: Clock) -> None:
+    def __init__(self, resolver: Resolver, settings: HopSettings, clock: Clock) -> None:
         self._resolver = resolver
-        self._own_name = own_name
-        self._port = port
-        self._allowed = tuple(allowed)
+        self._own_name = settings.own_name
+        self._port = settings.port
+        self._allowed = settings.allowed
+        self._deadlines = settings.deadlines
         self._clock = clock
         self._broken_tls: dict[str, float] = {}
         self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._unverified.check_hostname = False
         self._unverified.verify_mode = ssl.CERT_NONE
-        self._verified = ssl.create_default_context(cafile=ca_file or certifi.where())
+        self._verified = ssl.create_default_context(cafile=settings.ca_file or certifi.where())
         for context in (self._unverified, self._verified):
             context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
 
     async def open(self, pool: Pool, destination: str) -> Session | Failure:
-        """A session ready for MAIL, or why there is none."""
+        """A session ready for MAIL, or why there is none: for now if any host may still take mail later, else for good."""
         route = routing.route_named(pool, destination)
-        hosts = await self._smart_hosts(route) if route is not None else await self._mx_hosts(destination)
-        if isinstance(hosts, (Deferred, Bounced)):
-            return hosts
-        failure: Failure = later("4.4.1", f"no host of {destination} has an address", Class.DNS)
-        for host in hosts:
-            opened = await self._ready(host, route.smart_host if route is not None else None)
-            if isinstance(opened, Session):
-                return opened
-            log.debug("host is not ready", host=str(host), reason=opened.cause.text)
-            failure = opened
-        return failure
+        smart = route.smart_host if route is not None else None
+        names = [smart.host] if smart is not None else await self._mx_names(destination)
+        if isinstance(names, (Deferred, Bounced)):
+            return names
+        failures: list[Failure] = []
+        dialled = 0
+        for name in names:
+            hosts = await self._hosts(name, smart)
+            if isinstance(hosts, (Deferred, Bounced)):
+                failures.append(hosts)
+                continue
+            for host in hosts[: MOST_ADDRESSES - dialled]:
+                dialled += 1
+                opened = await self._ready(host, smart)
+                if isinstance(opened, Session):
+                    return opened
+                log.debug("host is not ready", host=str(host), reason=opened.cause.text)
+                failures.append(opened)
+        return next((failure for failure in reversed(failures) if isinstance(failure, Deferred)), failures[-1])
 
     # Which hosts
 
-    async def _mx_hosts(self, domain: str) -> list[Host] | Failure:
+    async def _mx_names(self, domain: str) -> list[str] | Failure:
         try:
-            records = await self._resolver.mx(domain)
+            records = (await self._resolver.mx(domain)).records
         except NullMx as error:
             return never("5.1.10", str(error), Class.UNKNOWN_USER)
         except NoSuchDomain as error:
@@ -76,37 +96,22 @@ class Hops:
         except Transient as error:
             return later("4.4.3", str(error), Class.DNS)
         names = routing.order_mx(records, self._own_name, random.Random()) if records else [domain]
-        if not names:
-            return never("5.4.6", f"the MX records of {domain} lead back to this host", Class.POLICY)
-        return await self._vetted(domain, names, self._port, refuse_private=True)
+        return names or never("5.4.6", f"the MX records of {domain} lead back to this host", Class.POLICY)
 
-    async def _smart_hosts(self, route: Route) -> list[Host] | Failure:
-        """A smart host is named by the operator of the pool, so a private address is what he wants."""
-        return await self._vetted(route.smart_host.host, [route.smart_host.host], route.smart_host.port, refuse_private=False)
-
-    async def _vetted(self, domain: str, names: list[str], port: int, *, refuse_private: bool) -> list[Host] | Failure:
-        hosts: list[Host] = []
-        refused: list[Host] = []
-        failure: Failure | None = None
-        for name in names:
-            try:
-                addresses = [name] if _is_address(name) and not refuse_private else await self._resolver.addresses(name)
-            except NoSuchDomain as error:
-                failure = failure or never("5.1.2" if name == domain else "5.4.4", str(error), Class.DNS)
-                continue
-            except Transient as error:
-                failure = later("4.4.3", str(error), Class.DNS)
-                continue
-            for address in addresses:
-                good = not refuse_private or routing.may_dial(address, self._allowed)
-                (hosts if good else refused).append(Host(name, address, port))
-        if hosts:
-            return hosts[:MOST_ADDRESSES]
-        if refused:
-            return never(
-                "5.4.4", f"{domain} leads to addresses that may not be dialled: {', '.join(str(host) for host in refused[:3])}", Class.POLICY
-            )
-        return failure or never("5.4.4", f"no host of {domain} has an address", Class.DNS)
+    async def _hosts(self, name: str, smart: SmartHost | None) -> list[Host] | Failure:
+        """The addresses of a host that may be dialled. A smart host is named by the operator of the pool, so a private address is what he wants."""
+        try:
+            literal = smart is not None and _is_address(name)
+            addresses = (name,) if literal else (await self._resolver.addresses(name)).addresses
+        except NoSuchDomain as error:
+            return never("5.4.4", str(error), Class.DNS)
+        except Transient as error:
+            return later("4.4.3", str(error), Class.DNS)
+        good = [address for address in addresses if smart is not None or routing.may_dial(address, self._allowed)]
+        if addresses and not good:
+            return never("5.4.4", f"{name} leads to addresses that may not be dialled: {', '.join(addresses[:3])}", Class.POLICY)
+        port = smart.port if smart is not None else self._port
+        return [Host(name, address, port) for address in good] or never("5.4.4", f"{name} has no address", Class.DNS)
 
     # One host
 
@@ -128,7 +133,7 @@ class Hops:
 
     async def _greeted(self, host: Host, smart: SmartHost | None, *, clear: bool) -> Session | Failure:
         implicit = smart is not None and smart.tls == "Implicit"
-        session = await Session.open(host, self._verified if implicit else None)
+        session = await Session.open(host, self._deadlines, self._verified if implicit else None)
         try:
             failure = await self._dialogue(session, smart, clear=clear)
         except BaseException:
@@ -140,7 +145,7 @@ class Hops:
         return session
 
     async def _dialogue(self, session: Session, smart: SmartHost | None, *, clear: bool) -> Failure | None:
-        greeting = await session.reply(GREETING_SECONDS)
+        greeting = await session.reply(self._deadlines.greeting)
         if greeting.kind != 2:
             # 554 says that this host takes no mail now; another may. Only 521 speaks for good (RFC 7504).
             return from_reply(greeting) if greeting.code == 521 else _as_later(from_reply(greeting))
@@ -151,6 +156,8 @@ class Hops:
         if policy != "Implicit" and not clear:
             if "STARTTLS" in session.extensions:
                 reply = await session.start_tls(self._unverified if policy == "Opportunistic" else self._verified, self._own_name)
+            if reply.code == 421 or (session.connection.tls and reply.kind != 2):
+                return _as_later(from_reply(reply))
             if policy == "Required" and not session.connection.tls:
                 return later("4.7.5", f"{session.host} does not offer TLS, which the route demands", Class.TLS)
         if smart is not None and smart.username is not None:

@@ -13,15 +13,23 @@ from postroom_core.connection import Connection, ConnectionClosed, LineTooLong, 
 from postroom_core.reply import Reply
 from postroom_delivery.dialogue import REPLY_LINE, REPLY_LINES, Extensions, ProtocolError, assemble, command, parse_ehlo, parse_line
 
-# RFC 5321 section 4.5.3.2, but the greeting: hosts that accept and then say nothing for minutes are dead in practice, and other hosts wait.
-CONNECT_SECONDS = 30.0
-GREETING_SECONDS = 60.0
-COMMAND_SECONDS = 300.0
-DATA_SECONDS = 120.0
-BLOCK_SECONDS = 180.0
-FINAL_SECONDS = 600.0
-TLS_SECONDS = 30.0
-QUIT_SECONDS = 2.0  # the answer changes nothing
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds; each bounds a whole reply, so that a peer who sends an octet a second gains nothing (A19).
+
+    RFC 5321 section 4.5.3.2, but the greeting: hosts that accept and then say nothing for minutes are dead in practice, and other hosts wait.
+    """
+
+    connect: float = 30.0
+    greeting: float = 60.0
+    command: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    final: float = 600.0
+    tls: float = 30.0
+    quit: float = 2.0  # the answer changes nothing
+
 
 BROKEN = (OSError, ConnectionClosed, LineTooLong, ProtocolError, TimeoutError)
 
@@ -45,9 +53,10 @@ class Host:
 class Session:
     """Create by `open`. Raises one of BROKEN from every method when the connection ends."""
 
-    def __init__(self, host: Host, connection: Connection) -> None:
+    def __init__(self, host: Host, connection: Connection, deadlines: Deadlines) -> None:
         self.host = host
         self.connection = connection
+        self.deadlines = deadlines
         self.extensions = Extensions({})
         self.messages = 0
         self._outstanding = 0
@@ -56,15 +65,20 @@ class Session:
         return f"Session({self.host}, {'tls' if self.connection.tls else 'clear'}, messages={self.messages}, usable={self.usable})"
 
     @property
+    def in_order(self) -> bool:
+        """Whether the peer listens. What has come unasked is a farewell (421 and the end of the connection) or nonsense: both outdate the session."""
+        return not self.connection.closed and self._outstanding == 0 and not self.connection.buffered
+
+    @property
     def usable(self) -> bool:
         """Whether another message may be sent here."""
-        return not self.connection.closed and self._outstanding == 0
+        return self.in_order and self.messages < self.extensions.limit("MAILMAX")
 
     @classmethod
-    async def open(cls, host: Host, context: ssl.SSLContext | None = None) -> "Session":
+    async def open(cls, host: Host, deadlines: Deadlines, context: ssl.SSLContext | None = None) -> "Session":
         """Connects; `context` makes it TLS from the first octet (implicit TLS). The greeting is still to be read."""
-        async with asyncio.timeout(CONNECT_SECONDS):
-            return cls(host, await connect(host.address, host.port, context=context, hostname=host.name))
+        async with asyncio.timeout(deadlines.connect):
+            return cls(host, await connect(host.address, host.port, context=context, hostname=host.name), deadlines)
 
     async def reply(self, seconds: float) -> Reply:
         """The next reply, bounded in time, lines and octets."""
@@ -83,10 +97,10 @@ class Session:
         self._outstanding += replies
         self.connection.write(data)
 
-    async def ask(self, text: str, seconds: float = COMMAND_SECONDS) -> Reply:
-        """One command and its reply."""
+    async def ask(self, text: str, seconds: float | None = None) -> Reply:
+        """One command and its reply; `seconds` None is the deadline of commands."""
         self.send(command(text))
-        return await self.reply(seconds)
+        return await self.reply(self.deadlines.command if seconds is None else seconds)
 
     async def hello(self, own_name: str) -> Reply:
         """EHLO, or HELO where EHLO is unknown (RFC 5321 section 3.2); sets `extensions`."""
@@ -98,19 +112,22 @@ class Session:
         return reply
 
     async def start_tls(self, context: ssl.SSLContext, own_name: str) -> Reply:
-        """STARTTLS, the handshake, a new EHLO (RFC 3207 section 4.2). A refusal is returned as it is. Raises TlsFailed."""
-        reply = await self.ask("STARTTLS", COMMAND_SECONDS)
+        """STARTTLS, the handshake, a new EHLO (RFC 3207 section 4.2). A refusal is returned as it is. Raises TlsFailed.
+
+        With TLS 1.3 the client's handshake ends before the server has judged it, so a connection that ends before EHLO is answered is a failed one.
+        """
+        reply = await self.ask("STARTTLS")
         if reply.kind != 2:
             return reply
         if self.connection.buffered:  # response injection, CVE-2021-38371
             self.abort()
             raise TlsFailed("data in clear behind the answer to STARTTLS")
         try:
-            await self.connection.start_tls(context, server_side=False, hostname=self.host.name, handshake_seconds=TLS_SECONDS)
-        except (ssl.SSLError, OSError, ConnectionClosed, TimeoutError) as error:
+            await self.connection.start_tls(context, server_side=False, hostname=self.host.name, handshake_seconds=self.deadlines.tls)
+            return await self.hello(own_name)
+        except (OSError, ConnectionClosed, ValueError) as error:  # ValueError: an MX name that cannot be a server name
             self.abort()
-            raise TlsFailed(getattr(error, "reason", None) or type(error).__name__) from error
-        return await self.hello(own_name)
+            raise TlsFailed(getattr(error, "reason", None) or str(error) or "the connection was closed") from error
 
     async def login(self, username: str, password: str) -> Reply:
         """AUTH PLAIN (RFC 4616). The caller makes sure that the connection is TLS."""
@@ -119,14 +136,14 @@ class Session:
 
     async def drain(self) -> None:
         """Waits until the peer takes what was queued."""
-        async with asyncio.timeout(BLOCK_SECONDS):
+        async with asyncio.timeout(self.deadlines.block):
             await self.connection.drain()
 
     async def quit(self) -> None:
         """Says goodbye when the dialogue is in order, and closes in any case."""
         try:
-            if self.usable:
-                await self.ask("QUIT", QUIT_SECONDS)
+            if self.in_order:
+                await self.ask("QUIT", self.deadlines.quit)
         except BROKEN:
             pass
         finally:

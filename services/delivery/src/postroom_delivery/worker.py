@@ -121,16 +121,16 @@ class Worker:
         await self._parts.spool.settle(now, moves, ())
 
     async def _attempt(self, batch: Batch, message: ClaimedMessage) -> Mapping[Claim, Outcome]:
-        session = self._session
-        if session is None or not session.usable:
+        session = await self._session_for(batch)
+        if not isinstance(session, Session):
+            if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
+                self._block(self._pool.retry.initial)
+            return dict.fromkeys(message.claims, session)
+        try:
+            outcomes = await attempt.Attempt(session, message, self._parts.spool.doubt, self._parts.spool.body).run()
+        except attempt.StaleSession:  # at most once for a message: a new connection is never stale
             self._drop_session()
-            opened = await self._parts.hops.open(self._pool, batch.key.destination)
-            if not isinstance(opened, Session):
-                if isinstance(opened, Deferred) and opened.cause.classification in _BLOCKING:
-                    self._block(self._pool.retry.initial)
-                return dict.fromkeys(message.claims, opened)
-            session = self._session = opened
-        outcomes = await attempt.Attempt(session, message, self._parts.spool.doubt, self._parts.spool.body).run()
+            return await self._attempt(batch, message)
         if attempt.ends_session(outcomes):
             self._block(self._pool.retry.initial)
         return outcomes
@@ -138,6 +138,17 @@ class Worker:
     def _block(self, seconds: float) -> None:
         """Leaves the destination alone for a while once this worker has left."""
         self._block_seconds = max(self._block_seconds, seconds)
+
+    async def _session_for(self, batch: Batch) -> Session | Deferred | Bounced:
+        if self._session is not None and self._session.usable:
+            return self._session
+        if self._session is not None:
+            await self._session.quit()
+            self._session = None
+        opened = await self._parts.hops.open(self._pool, batch.key.destination)
+        if isinstance(opened, Session):
+            self._session = opened
+        return opened
 
     def _drop_session(self) -> None:
         if self._session is not None:

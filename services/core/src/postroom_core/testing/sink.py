@@ -1,7 +1,7 @@
 """A receiving mail server with faults: where tests, benchmarks and `postroom up --sink` send mail to. It is never in the path of real mail.
 
 It records every message octet for octet, does what a script of faults tells it (postroom_core.testing.faults), and notes each rule of
-RFC 5321, 1870, 2920, 3461, 6152 or 6531 that the client breaks. It relays nothing and keeps nothing on disk.
+RFC 5321, 1870, 2920, 3030, 3461, 6152 or 6531 that the client breaks. It relays nothing and keeps nothing on disk.
 """
 
 import asyncio

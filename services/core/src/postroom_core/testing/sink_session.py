@@ -20,7 +20,11 @@ _FLUSH_AT = 16 * 1024
 # Commands that must be the last of a pipelined group (RFC 2920 section 3.1).
 _SYNCHRONISING = frozenset({"EHLO", "HELO", "DATA", "STARTTLS", "QUIT", "NOOP", "VRFY"})
 _PATH = re.compile(r'^(FROM|TO):( ?)<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>(?: (.*))?$', re.IGNORECASE | re.DOTALL)
-_PARAMETER_NEEDS = {"BODY": "8BITMIME", "SIZE": "SIZE", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN"}
+_BDAT = re.compile(r"^(\d{1,18})( LAST)?$", re.IGNORECASE)
+_PARAMETER_NEEDS = {
+    **{"BODY": "8BITMIME", "BODY=BINARYMIME": "BINARYMIME", "SIZE": "SIZE", "SMTPUTF8": "SMTPUTF8", "REQUIRETLS": "REQUIRETLS"},
+    **{"RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN"},
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Session:
         self._helo = ""
         self._transaction: _Transaction | None = None
         self._out = bytearray()
+        self._chunks = bytearray()
+        self._bdat_end = 0
 
     @property
     def accepted(self) -> int:
@@ -140,9 +146,10 @@ class Session:
             self._violation(f"bare CR or LF in {verb[:4]} line")
         if not line.isascii() and (self._transaction is None or "SMTPUTF8" not in self._transaction.parameters) and "SMTPUTF8" not in text.upper():
             self._violation("octets above 127 in a command without SMTPUTF8")
-        if self._connection.buffered and "PIPELINING" not in self._keywords:
+        followed = self._connection.buffered and verb != "BDAT"  # its octets follow at once
+        if followed and "PIPELINING" not in self._keywords:
             self._violation(f"pipelined after {verb}, but PIPELINING was not offered")
-        elif self._connection.buffered and verb in _SYNCHRONISING:
+        elif followed and verb in _SYNCHRONISING:
             self._violation(f"pipelined after {verb}, which must end a group")
         return (verb if verb.isalpha() and verb.isascii() else "?"), argument
 
@@ -203,6 +210,8 @@ class Session:
 
     def _reset(self) -> None:
         self._transaction = None
+        self._chunks.clear()
+        self._bdat_end = 0
 
     # Commands
 
@@ -268,14 +277,41 @@ class Session:
             return
         self._reply(b"354 Go ahead")
         await self._flush()
+        if transaction.parameters.get("BODY", "").upper() == "BINARYMIME":
+            self._violation("DATA for binary content")
         wire = await self._content()
         eight_bit = transaction.parameters.get("BODY", "").upper() == "8BITMIME"
         for text in content.violations(wire, eight_bit=eight_bit):
             self._violation(text)
-        received = Received(
+        await self._at_the_dot(self._received(transaction, content.unstuff(wire)))
+
+    async def _do_bdat(self, argument: str) -> None:
+        match = _BDAT.match(argument)
+        if match is None or "CHUNKING" not in self._keywords:
+            self._violation(f"BDAT {argument!r}")
+            self._reply(b"501 5.5.4 Syntax")
+            return
+        await self._flush()
+        while len(self._chunks) < self._bdat_end + int(match[1]):
+            async with asyncio.timeout(_IDLE_SECONDS):
+                self._chunks += await self._connection.block()
+        self._bdat_end += int(match[1])
+        self._connection.unread(bytes(self._chunks[self._bdat_end :]))
+        del self._chunks[self._bdat_end :]
+        transaction = self._transaction
+        if transaction is None or not transaction.recipients:
+            self._reset()
+            self._reply(b"503 5.5.1 No valid recipients")
+        elif match[2]:
+            await self._at_the_dot(self._received(transaction, bytes(self._chunks)))
+        else:
+            self._reply(b"250 2.0.0 OK")
+
+    def _received(self, transaction: _Transaction, octets: bytes) -> Received:
+        return Received(
             reverse_path=transaction.reverse_path,
             recipients=tuple(transaction.recipients),
-            content=content.unstuff(wire),
+            content=octets,
             peer=self._connection.peer,
             tls=self._connection.tls_text,
             mail_parameters=transaction.parameters,
@@ -283,7 +319,6 @@ class Session:
             helo=self._helo,
             session=self.number,
         )
-        await self._at_the_dot(received)
 
     async def _at_the_dot(self, received: Received) -> None:
         action = self._script(self, ".", "")
@@ -348,7 +383,7 @@ class Session:
         for part in (match[4] or "").split(" ") if match[4] else ():
             name, _, value = part.partition("=")
             parameters[name.upper()] = value
-            needed = _PARAMETER_NEEDS.get(name.upper())
+            needed = _PARAMETER_NEEDS.get(part.upper()) or _PARAMETER_NEEDS.get(name.upper())
             if needed is None or needed not in self._keywords:
                 self._violation(f"parameter {name} was not offered")
         return match[3], parameters
