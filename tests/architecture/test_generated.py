@@ -20,6 +20,10 @@ def test_the_page_about_replies_is_what_the_table_says() -> None:
     assert (ROOT / "docs" / "replies.md").read_text() == script("gen_replies").render(), "run scripts/gen_replies.py"
 
 
+def test_the_page_about_errors_is_what_the_catalogue_says() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text() == script("gen_errors").render(), "run scripts/gen_errors.py"
+
+
 def test_generated_protobuf_equals_what_is_committed(tmp_path: pathlib.Path) -> None:
     script("gen_protos").generate(tmp_path)
     fresh = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,14 @@ from postroom_cli import show, story
 from postroom_cli.clients import ACTIONS, Message, connected
 from postroom_cli.command import as_json, layout, run
 from postroom_core.errors import Permanent, Unavailable
+from postroom_core.reply import Reply
+from postroom_delivery.classify import classify
+from postroom_insight import explanations
 
 # People's eyes; the spool is asked once in this time.
 POLL_SECONDS = 0.2
+# A reply as it stands in logs and bounces: code, enhanced code, text.
+_REPLY = re.compile(r"([245]\d\d)[ -](?:([245]\.\d{1,3}\.\d{1,3}) )?(.+)", re.DOTALL)
 _COLOURS = {"delivered": "green", "bounced": "red", "expired": "red", "dead-letter": "red", "deferred": "yellow", "ambiguous": "yellow"}
 
 
@@ -157,10 +163,14 @@ def wait_empty(timeout: float | None, json_: bool) -> None:
 
 
 @click.command()
-@click.argument("message_id")
+@click.argument("what")
 @as_json
-def explain(message_id: str, json_: bool) -> None:
-    """The story of a message in plain words."""
+def explain(what: str, json_: bool) -> None:
+    """The story of a message in plain words; or, for a reply in quotes ("550 5.7.1 …"), what it means."""
+    if reply := _REPLY.fullmatch(what.strip()):
+        _explain_reply(reply, json_=json_)
+        return
+    message_id = what
 
     async def ask() -> tuple[Message, list[Any]]:
         async with connected(layout()) as client:
@@ -168,10 +178,26 @@ def explain(message_id: str, json_: bool) -> None:
 
     message, events = run(ask())
     if json_:
-        _dump({"message": dataclasses.asdict(message), "events": [event.raw for event in events], "outlook": story.outlook(message)})
+        why = [found.as_dict() for found in story.reasons(events, message.reverse_path)]
+        told = {"message": dataclasses.asdict(message), "events": [event.raw for event in events], "outlook": story.outlook(message)}
+        _dump(told | {"explanations": why})
         return
     for line in story.tell(message, events):
         show.out.print(line, markup=False, soft_wrap=True)
+
+
+def _explain_reply(match: re.Match[str], *, json_: bool) -> None:
+    """Needs no running instance. A reply is looked up first as Postroom's own to an application, then as another server's."""
+    reply = Reply(int(match[1]), match[2] or "", match[3])
+    classification = classify(reply).value
+    found = explanations.explain(str(reply), side="submission") or explanations.explain(str(reply), classification)
+    if json_:
+        _dump({"reply": str(reply), "class": classification, "explanation": found.as_dict() if found is not None else None})
+    elif found is not None:
+        for line in story.advice(found.filled()):
+            show.out.print(line, markup=False, soft_wrap=True)
+    if found is None:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -185,10 +211,13 @@ def events(follow: bool, message: str, json_: bool) -> None:
         async with connected(layout()) as client:
             async for event in client.events(message, follow=follow):
                 if json_:
-                    _dump(event.raw)
+                    found = story.explanation(event)
+                    _dump(event.raw | ({"explanation": found.name} if found is not None else {}))
                 else:
                     colour = _COLOURS.get(event.kind, "")
                     show.out.print(f"{event.message} {story.sentence(event)}", style=colour, markup=False, soft_wrap=True)
+                    if (found := story.explanation(event)) is not None:
+                        show.out.print(f"  {found.title}: {found.remedy}", style="dim", markup=False, soft_wrap=True)
 
     run(tell())
 

@@ -1,9 +1,11 @@
-"""Tells the story of a message in plain words, from its events. Pure."""
+"""Tells the story of a message in plain words, from its events, and what its errors mean. Pure."""
 
 from collections.abc import Sequence
 
 from postroom_cli.clients import Event, Message
 from postroom_cli.show import when
+from postroom_insight import explanations
+from postroom_insight.explanations import Explanation
 
 _WORDS = {
     "accepted": "was accepted",
@@ -18,6 +20,8 @@ _WORDS = {
     "deleted": "was deleted for",
     "dead-letter": "failed and had no sender to tell, for",
 }
+# What the catalogue of errors speaks of.
+_FAILURES = frozenset({"deferred", "bounced", "expired", "dead-letter"})
 
 
 def sentence(event: Event) -> str:
@@ -38,6 +42,28 @@ def sentence(event: Event) -> str:
     return " ".join(parts)
 
 
+def explanation(event: Event, sender: str = "") -> Explanation | None:
+    """Of an event that tells of a failure; None for the others, and for what people did."""
+    said_by_nobody = event.classification == "other" and not event.code  # a command of the postmaster, an expiry
+    if event.kind not in _FAILURES or not event.classification or said_by_nobody:
+        return None
+    found = explanations.explain(f"{event.code or ''} {event.enhanced} {event.text}".strip(), event.classification)
+    if found is None:
+        return None
+    return found.filled(sender=sender.rpartition("@")[2], domain=event.recipient.rpartition("@")[2], message_id=event.message)
+
+
+def reasons(events: Sequence[Event], sender: str) -> list[Explanation]:
+    """The distinct explanations of a story, in order."""
+    found = [explanation(event, sender) for event in events]
+    return list({one.name: one for one in found if one is not None}.values())
+
+
+def advice(found: Explanation) -> list[str]:
+    """An explanation as lines."""
+    return [f"{found.title}: {found.cause}", f"  what to do: {found.remedy}", f"  where to look: {'; '.join(found.look)}"]
+
+
 def outlook(message: Message) -> list[str]:
     """What happens next, per open recipient."""
     lines = []
@@ -56,4 +82,5 @@ def tell(message: Message, events: Sequence[Event]) -> list[str]:
     """The whole story."""
     sender = f"<{message.reverse_path}>" if message.reverse_path else "nobody (a notice of delivery)"
     head = f"Message {message.id} from {sender}, {message.size} octets, pool {message.pool}, submitted by {message.credential or '?'}"
-    return [head, *(sentence(event) for event in events), *outlook(message)]
+    why = [line for found in reasons(events, message.reverse_path) for line in advice(found)]
+    return [head, *(sentence(event) for event in events), *outlook(message), *why]

@@ -180,3 +180,10 @@ def test_check_sees_the_real_keys_and_that_the_real_listeners_refuse_strangers(m
     assert (grades["spf", "192.0.2.7"], grades["ptr", "192.0.2.7"], grades["relay", "127.0.0.1"]) == ("pass", "fail", "pass")
     assert [finding["grade"] for finding in found["findings"] if finding["check"] == "dkim"] == ["pass", "pass"]
     assert sum(finding["check"] == "relay" for finding in found["findings"]) == 2
+
+
+def test_a_reply_in_quotes_is_explained_without_a_message(machine: Machine) -> None:
+    told = machine.postroom("explain", "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus.")
+    assert told.startswith("Blocklisted address: ")
+    assert "what to do: Find the cause first" in told
+    assert json.loads(machine.postroom("explain", "535 5.7.8 Authentication failed", "--json"))["explanation"]["name"] == "submission-authentication"
