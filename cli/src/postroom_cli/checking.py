@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from postroom_cli import show
-from postroom_cli.command import as_json, layout, run
+from postroom_cli.command import as_json, layout, resolvers, run
 from postroom_cli.layout import Layout
 from postroom_cli.store import Store
-from postroom_cli.up import resolvers
 from postroom_core.address import is_domain
 from postroom_core.directory import FileSource
 from postroom_core.documents import KeySet

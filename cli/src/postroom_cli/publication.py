@@ -10,9 +10,8 @@ import click
 from rich.table import Table
 
 from postroom_cli import show
-from postroom_cli.command import as_json, layout, run
+from postroom_cli.command import as_json, layout, resolvers, run
 from postroom_cli.store import Store
-from postroom_cli.up import resolvers
 from postroom_cli.world import txt
 from postroom_core.errors import Permanent
 from postroom_operator import resources

@@ -1,16 +1,21 @@
 """What people see in a terminal: panels, tables, colours, on standard error unless a command's own output. No decisions."""
 
-import pathlib
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from postroom_core.testing.sink import Received
-from postroom_operator.plan.compile import Plan
-from postroom_operator.plan.keys import StoredKey
+if TYPE_CHECKING:
+    import pathlib
+
+    from postroom_core.testing.sink import Received
+    from postroom_operator.plan.compile import Plan
+    from postroom_operator.plan.keys import StoredKey
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)

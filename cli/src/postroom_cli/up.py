@@ -25,7 +25,6 @@ from postroom_cli.world import World
 from postroom_core import http
 from postroom_core.errors import Permanent
 from postroom_core.lifecycle import Stopping, supervised
-from postroom_core.settings import split_list
 
 log = structlog.get_logger(__name__)
 PORTS = {"submission": 2587, "tls": 2465, "relay": 2525, "http": 2580}
@@ -221,9 +220,3 @@ def _check_sockets(layout: Layout) -> None:
     longest = max(len(str(layout.http(name))) for name in SERVICES)
     if longest > MOST_SOCKET_PATH:
         raise Permanent(f"the path of the data folder {layout.root} is too long for sockets; set POSTROOM_DATA_DIR to a shorter one")
-
-
-def resolvers(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """POSTROOM_RESOLVERS as a tuple."""
-    found: tuple[str, ...] = split_list(environment.get("POSTROOM_RESOLVERS", ""))
-    return found
