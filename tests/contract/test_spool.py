@@ -1,4 +1,4 @@
-"""The contract of a spool engine; a second engine is one more entry of ENGINES."""
+"""The contract of a spool engine, held by both."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from postroom_core.errors import Permanent
 from postroom_delivery.spool.interface import LEASE_MS, Spool
 from postroom_delivery.spool.model import Allowance, Batch, EventDetail, Key, Limits, LostLease, NewMessage, NewRecipient, Settlement, State
 from postroom_delivery.spool.opening import open_spool
+from postroom_delivery.spool.postgres import open_postgres
 
 WIDE = Limits(2, None, 10)
 KEY = Key("p", "x.example")
@@ -19,11 +20,16 @@ Opener = Callable[[pathlib.Path, Limits], contextlib.AbstractAsyncContextManager
 
 
 def _sqlite(folder: pathlib.Path, limits: Limits) -> contextlib.AbstractAsyncContextManager[Spool]:
-    return open_spool(f"sqlite://{folder}/spool.sqlite3", "me", 0, lambda key: limits)
+    return open_spool(lambda: f"sqlite://{folder}/spool.sqlite3", "me", 0, lambda key: limits)
 
 
-ENGINES = [pytest.param(_sqlite, id="sqlite")]
-pytestmark = pytest.mark.parametrize("engine", ENGINES)
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> Opener:
+    """Both engines under the caller's clock, so that time is the test's."""
+    if request.param == "sqlite":
+        return _sqlite
+    url = request.getfixturevalue("postgres_server").database()
+    return lambda _, limits: open_postgres(lambda: url, "me", lambda key: limits, caller_clock=True)
 
 
 def message(name: str, tenant: str = "t", **values: Any) -> NewMessage:
@@ -177,13 +183,13 @@ def test_a_suspended_destination_is_left_alone_until_it_is_resumed(engine: Opene
     run(engine, tmp_path, scenario)
 
 
-def test_a_spool_in_use_is_refused(engine: Opener, tmp_path: pathlib.Path) -> None:
+def test_a_sqlite_spool_in_use_is_refused(tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
         with pytest.raises(Permanent, match="in use"):
-            async with engine(tmp_path, Limits(1, None, 1)):
+            async with _sqlite(tmp_path, Limits(1, None, 1)):
                 pass
 
-    run(engine, tmp_path, scenario)
+    run(_sqlite, tmp_path, scenario)
 
 
 def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp_path: pathlib.Path) -> None:

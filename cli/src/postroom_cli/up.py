@@ -120,7 +120,11 @@ class Up:
             "signer": {"LISTEN": f"unix:{layout.socket('signer')}"},
             "delivery": {
                 "LISTEN": f"unix:{layout.socket('delivery')}",
-                "SPOOL_URL": environment.get("POSTROOM_SPOOL_URL", f"sqlite://{layout.spool}"),
+                **(
+                    {}
+                    if environment.get("POSTROOM_SPOOL_URL") or environment.get("POSTROOM_SPOOL_URL_FILE")
+                    else {"SPOOL_URL": f"sqlite://{layout.spool}"}
+                ),
             },
             "ingress": {
                 "SIGNER_TARGET": f"unix:{layout.socket('signer')}",

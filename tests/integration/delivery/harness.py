@@ -73,7 +73,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = "", **sink: object) -> AsyncIterator[Running]:
+async def delivery(
+    folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = "", spool_url: str = "", http: str = "", **sink: object
+) -> AsyncIterator[Running]:
     """Runs delivery until the block ends; the drain must be clean."""
     publish(folder / "directory", [pool], "1")
     async with DnsServer() as dns, Sink(**sink) as receiver:  # type: ignore[arg-type]
@@ -83,7 +85,8 @@ async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = ""
             directory=str(folder / "directory"),
             hostname="mta.d.example",
             listen=f"unix:{folder}/delivery.sock",
-            spool_url=f"sqlite://{folder}/spool.sqlite3",
+            spool_url=spool_url or f"sqlite://{folder}/spool.sqlite3",
+            http=http,
             resolvers=(dns.target,),
             remote_smtp_port=receiver.port,
             ca_file=ca_file,

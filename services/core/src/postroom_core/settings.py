@@ -36,7 +36,7 @@ KNOWN = frozenset(
         ),
         *("GREETING_SECONDS", "HOSTNAME", "HTTP", "IDLE_SECONDS", "LEAST_RATE", "LIFELINE", "LISTEN", "LISTEN_RELAY", "LISTEN_SUBMISSION"),
         *("LISTEN_TLS", "LOG_ADDRESSES", "LOG_LEVEL", "MAX_CONNECTIONS", "MAX_HOLD_SECONDS", "MAX_MESSAGE_BYTES", "MAX_RECIPIENTS", "MTA_STS_PORT"),
-        *("REMOTE_SMTP_PORT", "RESOLVERS", "SESSION_SECONDS", "SIGNER_TARGET", "SPOOL_URL", "TLS_SECONDS"),
+        *("REMOTE_SMTP_PORT", "RESOLVERS", "SESSION_SECONDS", "SIGNER_TARGET", "SPOOL_URL", "SPOOL_URL_FILE", "TLS_SECONDS"),
     )
 )
 # Names of the published contract whose part is not built yet: known, so that an environment written for it starts, and warned about.

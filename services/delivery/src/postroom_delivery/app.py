@@ -50,7 +50,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     allowed = tuple(ipaddress.ip_network(text) for text in settings.allowed_mx_networks)
     hops = Hops(Resolver(settings.resolvers), HopSettings(settings.hostname, settings.remote_smtp_port, allowed, settings.ca_file), clock)
     async with contextlib.AsyncExitStack() as stack:
-        spool = await stack.enter_async_context(open_spool(settings.spool_url, holder, clock.now_ms(), pools.limits))
+        spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
         parts = Parts(spool, pools, hops, clock, settings.hostname)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 

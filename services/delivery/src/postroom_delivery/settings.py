@@ -1,8 +1,9 @@
 """Settings of delivery: names, limits, defaults, reasons."""
 
 import ipaddress
+import pathlib
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from postroom_core.settings import CommaList, ServiceSettings, check_networks, split_list
 
@@ -11,7 +12,10 @@ class Settings(ServiceSettings):
     """See the descriptions."""
 
     listen: str = Field(description="gRPC target, unix:PATH or ADDRESS:PORT with mTLS")
-    spool_url: str = Field(description="sqlite:///PATH")
+    spool_url: str = Field(default="", description="sqlite:///PATH or postgresql://…")
+    spool_url_file: pathlib.Path | None = Field(
+        default=None, description="file that holds the URL instead, for one with a password; read anew for every connection"
+    )
     resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
     remote_smtp_port: int = Field(default=25, ge=1, le=65535, description="port of remote MX hosts")
     allowed_mx_networks: CommaList = Field(
@@ -42,8 +46,16 @@ class Settings(ServiceSettings):
     @field_validator("spool_url")
     @classmethod
     def _spool_url(cls, value: str) -> str:
-        if value.startswith("postgresql:"):
-            raise ValueError("the PostgreSQL spool is not built yet; use sqlite:///PATH")
-        if not value.startswith("sqlite:///"):
-            raise ValueError("must be sqlite:///PATH")
+        if value and not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("must be sqlite:///PATH or postgresql://…")
         return value
+
+    @model_validator(mode="after")
+    def _one_spool(self) -> "Settings":
+        if bool(self.spool_url) == (self.spool_url_file is not None):
+            raise ValueError("set either POSTROOM_SPOOL_URL or POSTROOM_SPOOL_URL_FILE")
+        return self
+
+    def url_of_spool(self) -> str:
+        """As it is now. Raises OSError when the file cannot be read."""
+        return self.spool_url if self.spool_url_file is None else self.spool_url_file.read_text().strip()

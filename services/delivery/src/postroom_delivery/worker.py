@@ -7,7 +7,7 @@ back untouched.
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 
 from postroom_core.clock import Clock
 from postroom_core.documents import Pool
+from postroom_core.errors import Unavailable
 from postroom_core.lifecycle import finish, guarded
 from postroom_core.telemetry import parent, tracer
 from postroom_delivery import attempt, settle
@@ -34,6 +35,7 @@ LATENCY = Histogram(
     "postroom_delivery_seconds", "From the acceptance of a message to its delivery", buckets=(0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400)
 )
 ALERTS = Counter("postroom_delivery_alerts", "Replies that no retry mends: blocklists, failing authentication, wrong DNS of ours", ["reason"])
+INSIST_SECONDS = 1.0  # between attempts to record a result
 LOST_LEASES = Counter("postroom_delivery_lost_leases", "Attempts given up because another worker has the lease")
 # A destination with one of these is left alone for the pool's first back-off: more connections would make it worse.
 _BLOCKING = (Class.NETWORK, Class.THROTTLE)
@@ -176,12 +178,25 @@ class Worker:
 
     async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, notices: list[Notice], now: int) -> None:
         try:
-            await finish(self._parts.spool.settle(now, verdict.settlements, notices))
+            await finish(self._insist(now, verdict.settlements, notices))
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
             return
         self._tell(message, verdict, now)
+
+    async def _insist(self, now: int, settlements: Sequence[Settlement], notices: list[Notice]) -> None:
+        """Commits, as long as the lease lasts even while the spool is away: a result that is not recorded becomes a second copy."""
+        spool, clock = self._parts.spool, self._parts.clock
+        until = clock.monotonic() + spool.lease_ms / 1000
+        while True:
+            try:
+                return await spool.settle(now, settlements, notices)
+            except Unavailable as error:
+                if clock.monotonic() >= until:
+                    raise
+                log.warning("spool unavailable, a result waits to be recorded", reason=str(error))
+                await clock.sleep(INSIST_SECONDS)
 
     async def _committed(self) -> None:
         """Waits for the commit of the last result. Raises Unavailable."""

@@ -1,0 +1,328 @@
+"""The PostgreSQL engine: many processes share one queue. Nothing of the queue is in a process, so that any of them may die at any moment.
+
+What many callers do at once (accept, stage, doubt, settle) goes in groups, see postgres_group; claims are transactions of their own. A commit of
+one process wakes the others by a notification, at most one in NOTIFY_SECONDS; lost ones cost nothing but time, because schedulers poll.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import structlog
+
+from postroom_core.errors import Permanent, Unavailable
+from postroom_core.lifecycle import supervised
+from postroom_core.reply import Reply
+from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_settle
+from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
+from postroom_delivery.spool.model import (
+    Batch,
+    Claim,
+    EventRow,
+    Key,
+    ListFilter,
+    MessageRow,
+    NewMessage,
+    Notice,
+    RecipientRow,
+    Settlement,
+    Stats,
+)
+from postroom_delivery.spool.postgres_group import Group
+from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Link, Lost, Transaction, connect
+from postroom_delivery.spool.postgres_migrate import LOCK, migrate
+
+log = structlog.get_logger(__name__)
+CHANNEL = "postroom"
+# A busy spool commits hundreds of times a second; a scheduler that hears more often than this claims no more for it.
+NOTIFY_SECONDS = 0.02
+# Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
+READ_CHUNKS = 4
+SWEEP = 500
+# No client takes an hour between two chunks of a body: its process is gone.
+STAGING_MS = 3_600_000
+# A database that is being made or moved has this long at the start; then the process ends, and who started it starts it again.
+START_SECONDS = 60.0
+# A commit whose answer was lost may have happened: the same id is asked once more after this long, and a commit that did happen is found.
+AGAIN_SECONDS = 1.0
+
+
+class PostgresSpool:
+    """See postroom_delivery.spool.interface.Spool."""
+
+    def __init__(self, link: Link, name: str, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:
+        self.name = name
+        self.lease_ms = lease_ms
+        self.changed = asyncio.Event()
+        self.news = asyncio.Event()
+        self.holder = holder
+        self._link = link
+        self._limits_of = limits_of
+        self._stages: Group[tuple[str, int, bytes], None] = Group(self._stage)
+        self._accepts: Group[postgres_accept.Accepting, Reply | None] = Group(self._accept)
+        self._doubts: Group[Sequence[Claim], None] = Group(self._doubt)
+        self._settles: Group[postgres_settle.Settling, None] = Group(self._settle)
+
+    def __repr__(self) -> str:
+        return f"PostgresSpool(name={self.name!r}, holder={self.holder!r}, fault={self._link.fault!r})"
+
+    def fault(self) -> str:
+        return self._link.fault
+
+    def has_room(self) -> bool:
+        """A full disk of the database shows at the commit."""
+        return True
+
+    def _woken(self) -> None:
+        self.changed.set()
+        self.news.set()
+
+    # Accepting
+
+    async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
+        await self._stages.submit((message_id, sequence, chunk))
+
+    async def _stage(self, requests: Sequence[tuple[str, int, bytes]]) -> list[None]:
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("staging_goes_on", transaction.now, sorted({message_id for message_id, _, _ in requests}))
+            await transaction.many("insert_chunks", list({request[:2]: request for request in requests}.values()))
+
+        await self._link.run(0, work)
+        return [None] * len(requests)
+
+    async def discard(self, message_id: str) -> None:
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("delete_staged", [message_id])
+            await transaction.fetch("staging_ends", [message_id])
+
+        await self._link.run(0, work)
+
+    async def accept(self, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
+        request = postgres_accept.Accepting(message, *last_chunk)
+        try:
+            return await self._accepts.submit(request)
+        except Lost:
+            await asyncio.sleep(AGAIN_SECONDS)
+            return await self._accepts.submit(request)
+
+    async def _accept(self, requests: Sequence[postgres_accept.Accepting]) -> list[Reply | None]:
+        now = max(request.message.received_at for request in requests)
+        results = await self._link.run(now, lambda transaction: postgres_accept.accept(transaction, requests))
+        self._woken()
+        return results
+
+    # Delivering
+
+    async def claim(self, now: int, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
+        async def work(transaction: Transaction) -> tuple[list[Batch], int | None]:
+            claiming = postgres_claim.Claiming(transaction, self.holder, transaction.now + self.lease_ms, self._limits_of)
+            batches, next_at = await claiming.claim(room, idle)
+            return batches, None if next_at is None else next_at + now - transaction.now
+
+        return await self._link.run(now, work, lazy=True)
+
+    async def doubt(self, claims: Sequence[Claim]) -> None:
+        await self._doubts.submit(claims)
+
+    async def _doubt(self, requests: Sequence[Sequence[Claim]]) -> list[None]:
+        return await self._link.run(0, lambda transaction: postgres_settle.doubt(transaction, self.holder, requests))
+
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
+        await self._settles.submit(postgres_settle.Settling(now, settlements, notices))
+
+    async def _settle(self, requests: Sequence[postgres_settle.Settling]) -> list[None]:
+        now = max(request.now for request in requests)
+        results = await self._link.run(now, lambda transaction: postgres_settle.settle(transaction, self.holder, requests))
+        self._woken()
+        return results
+
+    async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
+        async def work(transaction: Transaction) -> None:
+            until = blocked_until + transaction.now - now if blocked_until > now else 0
+            await transaction.fetch("block_destination", batch.key.pool, batch.key.destination, until)
+            await transaction.fetch("delete_slot", batch.slot)
+
+        await self._link.run(now, work, lazy=True)
+        self._woken()
+
+    async def renew(self, now: int) -> None:
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("hold_lease", self.holder, transaction.now + self.lease_ms)
+
+        await self._link.run(now, work)
+
+    async def recover(self, now: int) -> int:
+        """While the database was away nobody could renew: leases that ended then count for one more lease."""
+        if asyncio.get_running_loop().time() - self._link.restored_at < self.lease_ms / 1000:
+            return 0
+        count = await self._link.run(now, postgres_claim.recover)
+        if count:
+            self._woken()
+        await self._link.run(now, _fold_tally)
+        return count
+
+    async def body(self, message_id: str) -> AsyncIterator[bytes]:
+        sequence = 0
+        while rows := await self._link.read(_body_reader(message_id, sequence)):
+            for row in rows:
+                yield row["data"]
+            if len(rows) < READ_CHUNKS:
+                return
+            sequence += len(rows)
+
+    # People
+
+    async def list_messages(self, which: ListFilter) -> list[MessageRow]:
+        return await self._link.read(lambda c: postgres_read.list_messages(c, which))
+
+    async def show(self, message_id: str) -> MessageRow | None:
+        return await self._link.read(lambda c: postgres_read.show(c, message_id))
+
+    async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
+        return await self._link.read(lambda c: postgres_read.events(c, message_id, after, limit))
+
+    async def stats(self, now: int) -> Stats:
+        return await self._link.read(lambda c: postgres_read.stats(c, now))
+
+    async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
+        changed = await self._link.run(now, lambda transaction: postgres_settle.reschedule(transaction, action, recipients))
+        self._woken()
+        return changed
+
+    async def end(
+        self,
+        now: int,
+        recipients: Sequence[RecipientRow],
+        settlement: Callable[[Claim], Settlement],
+        notices: Sequence[Notice],
+    ) -> int:
+        changed = await self._link.run(now, lambda transaction: postgres_settle.end(transaction, now, recipients, settlement, notices))
+        self._woken()
+        return changed
+
+    async def suspend(self, now: int, key: Key, suspended: bool) -> int:
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("suspend", key.pool, key.destination, suspended)
+            transaction.wake(key.pool, key.destination, "", transaction.now)
+
+        await self._link.run(now, work)
+        self._woken()
+        return 1
+
+    async def sweep(self, before: int) -> int:
+        return await self._link.run(before, lambda transaction: _sweep(transaction, before))
+
+    async def close(self) -> None:
+        """Waits for what was submitted; what is still leased is free for others at once."""
+        for group in (self._stages, self._accepts, self._doubts, self._settles):
+            await group.close()
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("end_lease", self.holder)
+
+        with contextlib.suppress(Unavailable):
+            await self._link.run(0, work)
+
+
+def _body_reader(message_id: str, sequence: int) -> Callable[[Any], Any]:
+    return lambda connection: connection.fetch(SQL["read_body"], message_id, sequence, READ_CHUNKS)
+
+
+async def _fold_tally(transaction: Transaction) -> None:
+    if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 2)", LOCK):
+        await transaction.fetch("fold_tally")
+        await transaction.fetch("delete_empty_tally")
+
+
+async def _sweep(transaction: Transaction, before: int) -> int:
+    messages = [row["id"] for row in await transaction.fetch("final_messages", before, SWEEP)]
+    for statement in ("delete_recipients", "delete_messages"):
+        await transaction.fetch(statement, messages)
+    stale = [row["message"] for row in await transaction.fetch("stale_stagings", transaction.now - STAGING_MS)]
+    await transaction.fetch("delete_staged", stale)
+    await transaction.fetch("staging_ends", stale)
+    await transaction.fetch("delete_idle_destinations", before)
+    if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 3)", LOCK):
+        for row in await transaction.fetch("event_days"):
+            if (row["day"] + 1) * DAY_MS <= before:
+                await transaction.connection.execute(f"DROP TABLE event_{row['day']}")
+    return len(messages)
+
+
+# Opening
+
+
+@contextlib.asynccontextmanager
+async def open_postgres(
+    url: Callable[[], str], holder: str, limits_of: LimitsOf, *, lease_ms: int = LEASE_MS, caller_clock: bool = False
+) -> AsyncIterator[PostgresSpool]:
+    """Connects, migrates and recovers the spool. `url` is asked for every new connection, so that a password may change.
+
+    Raises Permanent with one sentence when the spool cannot be used as it is, or does not answer for START_SECONDS.
+    """
+    parts = urlsplit(url())
+    async with connect(url) as pool:
+        await _migrated(pool)
+        name = f"postgresql://{parts.hostname or 'localhost'}{parts.path}"
+        spool = PostgresSpool(Link(pool, caller_clock=caller_clock), name, holder, limits_of, lease_ms)
+        listening = asyncio.create_task(supervised("notifications", lambda: _listening(url, spool)))
+        try:
+            yield spool
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+            await spool.close()
+
+
+async def _migrated(pool: Any) -> None:
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                try:
+                    async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                        return await migrate(connection)
+                except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError) as error:
+                    raise Permanent(f"the spool's database refuses us: {error}") from error
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    log.warning("the spool's database does not answer yet", reason=str(error) or type(error).__name__)
+                    await asyncio.sleep(1.0)
+    except TimeoutError as error:
+        raise Permanent(f"the spool's database did not answer within {START_SECONDS:.0f} s") from error
+
+
+async def _listening(url: Callable[[], str], spool: PostgresSpool) -> None:
+    while True:
+        await _listen(url, spool)
+
+
+async def _listen(url: Callable[[], str], spool: PostgresSpool) -> None:
+    """Passes notifications on in both directions until the connection is lost."""
+    lost = asyncio.Event()
+
+    def ended(_connection: Any) -> None:
+        lost.set()
+        spool.news.set()
+
+    def heard(_connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        if payload != spool.holder:
+            spool.changed.set()
+
+    try:
+        connection = await asyncpg.connect(url(), timeout=CONNECT_SECONDS, server_settings={"application_name": "postroom-delivery notifications"})
+        try:
+            connection.add_termination_listener(ended)
+            await connection.add_listener(CHANNEL, heard)
+            while not lost.is_set():
+                await spool.news.wait()
+                spool.news.clear()
+                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, spool.holder)
+                await asyncio.sleep(NOTIFY_SECONDS)
+        finally:
+            connection.terminate()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.warning("no notifications from the spool's database; polling goes on", reason=str(error) or type(error).__name__)
+    await asyncio.sleep(1.0)

@@ -1,0 +1,230 @@
+"""PostgreSQL: claiming due work for many processes at once. P3: lease, rate tokens and connection slot are taken in one transaction, or none.
+
+How exactness comes about: a claim locks the rows of the destinations that it looks at and skips those that another claim has locked; slots and
+tokens are counted after the lock. How fairness comes about: see sqlite_claim; it is the same order of destinations and lanes.
+
+Locks are taken in one order, or never waited for: arrivals (skipped when locked), destinations that have new arrivals (sorted), destinations
+that are due (skipped when locked), and only under a destination's lock its lanes and recipients. Accepts and settlements lock no
+destination: they append arrivals.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from postroom_delivery import limits
+from postroom_delivery.spool.interface import LimitsOf
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
+from postroom_delivery.spool.postgres_link import Transaction
+from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, NEVER
+
+# What other processes have locked is due but not ours: look again after this long instead of at once.
+BUSY_MS = 50
+IN_DOUBT = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
+
+
+@dataclass
+class _Visit:
+    """A destination that this claim has locked. `allowed` messages may go; `wait_until` is when a refused one may be looked at again."""
+
+    key: Key
+    bucket: limits.Bucket
+    idle: bool
+    limit: Limits
+    allowed: int = 0
+    wait_until: int | None = None
+    untouched: bool = False
+
+
+class Claiming:
+    """One claim transaction for `holder`; its lease lasts until `lease_until`."""
+
+    def __init__(self, transaction: Transaction, holder: str, lease_until: int, limits_of: LimitsOf) -> None:
+        self._transaction = transaction
+        self._now = transaction.now
+        self._holder = holder
+        self._lease_until = lease_until
+        self._limits_of = limits_of
+
+    async def claim(self, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
+        """See Spool.claim."""
+        await take_arrivals(self._transaction)
+        visits = await self._visits(room, idle)
+        batches: list[Batch] = []
+        if visits:
+            await self._transaction.fetch("hold_lease", self._holder, self._lease_until)
+            await self._decide(visits)
+            batches = await self._take([visit for visit in visits if visit.allowed], room)
+            await self._leave(visits)
+        rows = await self._transaction.fetch("next_at")
+        next_at = rows[0]["next_at"] if rows else None
+        return batches, next_at if next_at is None or batches else max(next_at, self._now + BUSY_MS)
+
+    async def _visits(self, room: int, idle: Collection[Key]) -> list[_Visit]:
+        """Connections that wait come first: they cost no handshake. Destinations that wait for a slot or a token do not use up the room."""
+        rows = await self._transaction.many("idle_destinations", [(key.pool, key.destination) for key in idle], self._now)
+        rows += await self._transaction.fetch("due_destinations", self._now, room * 2)
+        found: dict[Key, _Visit] = {}
+        for row in rows:
+            key = Key(row["pool"], row["name"])
+            bucket = limits.Bucket(row["tokens"], row["tokens_at"])
+            found.setdefault(key, _Visit(key, bucket, key in idle, self._limits_of(key)))
+        return list(found.values())
+
+    async def _decide(self, visits: list[_Visit]) -> None:
+        """How many messages each may take now."""
+        rows = await self._transaction.many("slots", [_place(visit) for visit in visits])
+        slots = {Key(row["pool"], row["destination"]): (row["used"], row["free_at"]) for row in rows}
+        for visit in visits:
+            used, free_at = slots.get(visit.key, (0, None))
+            if not visit.idle and used >= visit.limit.max_connections:
+                visit.wait_until = max(free_at or 0, self._now + 1)
+                continue
+            visit.bucket = limits.refill(visit.bucket, visit.limit.rate, self._now)
+            visit.allowed = max(0, min(visit.limit.batch, limits.available(visit.bucket)))
+            if not visit.allowed:
+                visit.wait_until = self._now + limits.wait_ms(visit.bucket, visit.limit.rate)
+
+    async def _take(self, visits: list[_Visit], room: int) -> list[Batch]:
+        """Leases due work of the first `room` visits that have any; what is beyond stays as it is."""
+        rows = await self._transaction.many("due_work", [_place(visit) for visit in visits], self._now, BATCH_RECIPIENTS)
+        due: dict[Key, list[Any]] = {}
+        for row in rows:
+            due.setdefault(Key(row["pool"], row["name"]), []).append(row)
+        chosen: dict[Key, list[Any]] = {}
+        turns = []
+        for visit in visits:
+            if len(chosen) == room:
+                visit.untouched = True
+            elif found := due.get(visit.key):
+                turns.append((*_place(visit), found[0]["tenant"]))
+                if picked := _picked([row for row in found if row["id"] is not None], visit.allowed):
+                    chosen[visit.key] = picked
+        leased = await self._lease([row for picked in chosen.values() for row in picked])
+        await self._transaction.many("lane_turns", turns, self._now)
+        batches = []
+        slots = await self._slots([visit for visit in visits if visit.key in chosen and not visit.idle])
+        for visit in visits:
+            messages = _grouped(chosen.get(visit.key, []), leased)
+            if messages:
+                visit.bucket = limits.spend(visit.bucket, len(messages))
+                batches.append(Batch(visit.key, slots.get(visit.key, 0), messages))
+        return batches
+
+    async def _lease(self, rows: list[Any]) -> dict[int, tuple[ClaimedMessage, Claim]]:
+        """Each leased recipient with its message, whose claims are still empty. One that a person has just held or ended is not among them."""
+        if not rows:
+            return {}
+        leases = await self._transaction.fetch("lease", self._holder, sorted(row["id"] for row in rows))
+        fences = {row["id"]: row["fence"] for row in leases}
+        rows = [row for row in rows if row["id"] in fences]
+        names = sorted({row["message"] for row in rows})
+        small = sorted({row["message"] for row in rows if row["body_size"] <= INLINE_BODY})
+        chunks: dict[str, list[bytes]] = {name: [] for name in small}
+        for row in await self._transaction.fetch("inline_bodies", small) if small else ():
+            chunks[row["message"]].append(row["data"])
+        bodies = {name: b"".join(parts) for name, parts in chunks.items()}
+        messages = {row["id"]: _message(row, bodies.get(row["id"])) for row in await self._transaction.fetch("claimed_messages", names)}
+        return {row["id"]: (messages[row["message"]], _claim(row, fences[row["id"]])) for row in rows}
+
+    async def _slots(self, visits: list[_Visit]) -> dict[Key, int]:
+        rows = await self._transaction.many("insert_slots", [_place(visit) for visit in visits], self._holder)
+        return {Key(row["pool"], row["destination"]): row["id"] for row in rows}
+
+    async def _leave(self, visits: list[_Visit]) -> None:
+        """When each destination may be looked at again."""
+        visits = [visit for visit in visits if not visit.untouched]
+        places = [_place(visit) for visit in visits]
+        await self._transaction.many("delete_empty_lanes", places)
+        due = {Key(row["pool"], row["destination"]): row["due"] for row in await self._transaction.many("lanes_next_due", places)}
+        rows: list[tuple[Any, ...]] = []
+        for visit in visits:
+            next_at = visit.wait_until
+            if next_at is None and (next_due := due.get(visit.key, NEVER)) != NEVER:
+                empty = limits.available(visit.bucket) < 1
+                next_at = max(next_due, self._now + limits.wait_ms(visit.bucket, visit.limit.rate)) if empty else next_due
+            rows.append((*_place(visit), next_at, visit.bucket.tokens, visit.bucket.at))
+        await self._transaction.many("update_destinations", rows)
+
+
+def _place(visit: _Visit) -> tuple[str, str]:
+    return visit.key.pool, visit.key.destination
+
+
+def _picked(rows: list[Any], allowed: int) -> list[Any]:
+    """The rows of the first `allowed` messages, within the volume of a batch."""
+    messages: dict[str, int] = {}
+    for row in rows:
+        if row["message"] not in messages and (len(messages) == allowed or sum(messages.values()) >= BATCH_BYTES):
+            break
+        messages[row["message"]] = row["size"] if row["body_size"] <= INLINE_BODY else 0
+    return [row for row in rows if row["message"] in messages]
+
+
+def _grouped(rows: list[Any], leased: dict[int, tuple[ClaimedMessage, Claim]]) -> tuple[ClaimedMessage, ...]:
+    by_message: dict[str, tuple[ClaimedMessage, list[Claim]]] = {}
+    for row in rows:
+        if row["id"] in leased:
+            message, claim = leased[row["id"]]
+            by_message.setdefault(message.id, (message, []))[1].append(claim)
+    return tuple(replace(message, claims=tuple(claims)) for message, claims in by_message.values())
+
+
+def _claim(row: Any, fence: int) -> Claim:
+    return Claim(row["id"], fence, row["address"], row["attempts"], row["notify"], row["orcpt"])
+
+
+def _message(row: Any, body: bytes | None) -> ClaimedMessage:
+    identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, *options = row
+    return ClaimedMessage(
+        id=identity,
+        tenant=tenant,
+        domain=domain,
+        reverse_path=sender,
+        headers=headers,
+        body_size=body_size,
+        eight_bit=eight_bit,
+        received_at=received,
+        expires_at=expires,
+        ret=ret,
+        envid=envid,
+        traceparent=traceparent,
+        body=body,
+        claims=(),
+        options=MailOptions(*options),
+    )
+
+
+async def take_arrivals(transaction: Transaction) -> None:
+    """Brings what was scheduled since the last claim to its lanes and destinations. Destinations first: their lock is the lanes' lock."""
+    rows = await transaction.fetch("take_arrivals")
+    lanes: dict[tuple[str, str, str], int] = {}
+    destinations: dict[tuple[str, str], int] = {}
+    for row in rows:
+        place = (row["pool"], row["destination"])
+        destinations[place] = min(row["due"], destinations.get(place, NEVER))
+        if row["tenant"]:
+            lane = (*place, row["tenant"])
+            lanes[lane] = min(row["due"], lanes.get(lane, NEVER))
+    unblocked = sorted({(row["pool"], row["destination"]) for row in rows if row["unblock"]})
+    await transaction.many("lock_destinations", sorted(destinations))
+    await transaction.many("unblock_destinations", unblocked)
+    await transaction.many("wake_destinations", [(*place, due) for place, due in sorted(destinations.items())])
+    await transaction.many("wake_lanes", [(*lane, due) for lane, due in sorted(lanes.items())])
+
+
+async def recover(transaction: Transaction) -> int:
+    """Makes due again what processes hold whose lease has ended; a claim in doubt is told as an `ambiguous` event."""
+    ended = [row["name"] for row in await transaction.fetch("ended_holders", transaction.now)]
+    if not ended:
+        return 0
+    rows = await transaction.fetch("take_back", transaction.now, ended)
+    for row in rows:
+        transaction.wake(row["pool"], row["destination"], row["tenant"], transaction.now)
+        if row["in_doubt"]:
+            event = EventDetail("ambiguous", text=IN_DOUBT, classification="network")
+            transaction.event(row["message"], row["address"], row["attempts"], event)
+    for row in await transaction.fetch("take_slots", ended):
+        transaction.wake(row["pool"], row["destination"], "", transaction.now)
+    await transaction.fetch("delete_holders", ended)
+    return len(rows)
