@@ -1,6 +1,6 @@
 # Every command of this project. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help sync check format test heavy protos lock bench images ci
+.PHONY: help sync check format test heavy e2e protos lock bench images ci
 
 CODE := protos services operator cli tests bench scripts
 
@@ -25,6 +25,9 @@ test:  ## all tests but the heavy ones and those that need a cluster
 
 heavy:  ## minutes of load, kills and fuzzing
 	uv run pytest -m heavy
+
+e2e:  ## the whole product on a real Kubernetes, in about ten minutes
+	scripts/e2e.sh
 
 protos:  ## generate protos/gen from the .proto files
 	uv run python scripts/gen_protos.py

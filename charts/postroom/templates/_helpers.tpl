@@ -79,12 +79,18 @@ topologySpreadConstraints:
 {{- $root := index . 0 -}}
 - {name: POSTROOM_HTTP, value: "0.0.0.0:2580"}
 - {name: POSTROOM_LOG_LEVEL, value: {{ $root.Values.logLevel }}}
-{{- with $root.Values.hostname }}
-- {name: POSTROOM_HOSTNAME, value: {{ . | quote }}}
-{{- end }}
 {{- range $name, $value := (index . 1).env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
+{{- end }}
+
+{{/* Settings of every delivery pod, NAME=VALUE with commas between them. */}}
+{{- define "postroom.deliveryEnvironment" -}}
+{{- $settings := list (printf "POSTROOM_LOG_LEVEL=%s" .Values.logLevel) -}}
+{{- with .Values.hostname }}{{ $settings = append $settings (printf "POSTROOM_HOSTNAME=%s" .) }}{{ end -}}
+{{- with .Values.resolvers }}{{ $settings = append $settings (printf "POSTROOM_RESOLVERS=%s" (join "," .)) }}{{ end -}}
+{{- range $name, $value := .Values.delivery.env }}{{ $settings = append $settings (printf "%s=%v" $name $value) }}{{ end -}}
+{{- join "," $settings -}}
 {{- end }}
 
 {{- define "postroom.probes" -}}
