@@ -44,7 +44,9 @@ def kubectl(*arguments: str, stdin: str = "", check: bool = True, seconds: float
 
 
 def apply(*objects: Object) -> None:
-    kubectl("apply", "--server-side", "--field-manager=e2e", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+    kubectl(
+        "apply", "--server-side", "--field-manager=e2e", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+    )
 
 
 def get(kind: str, name: str, namespace: str) -> Object:
@@ -90,14 +92,14 @@ class Bind:
         for zone in self._zones:
             head = f"$TTL 1\n@ SOA ns.{zone}. hostmaster.{zone}. 1 3600 600 86400 1\n@ NS ns.{zone}.\nns A {NAMESERVER}\n"
             (self._folder / f"{zone}.zone").write_text(f"{head}@ MX 10 mx\nmx A {WORLD}\n")
-        text = f"options {{ directory \"{self._folder}\"; listen-on {{ {NAMESERVER}; }}; listen-on-v6 {{ none; }}; recursion no; pid-file none; }};\n"
+        text = f'options {{ directory "{self._folder}"; listen-on {{ {NAMESERVER}; }}; listen-on-v6 {{ none; }}; recursion no; pid-file none; }};\n'
         text += "controls { };\n"
         for zone in self._zones:
             text += f'zone "{zone}" {{ type primary; file "{zone}.zone"; allow-update {{ any; }}; }};\n'
         (self._folder / "named.conf").write_text(text)
         with (self._folder / "named.log").open("wb") as log:
             self._process = subprocess.Popen([binary, "-g", "-c", str(self._folder / "named.conf")], stdout=log, stderr=log)
-        until("BIND answers", lambda: self._answers(), 20)
+        until("BIND answers", self._answers, 20)
         return self
 
     def _answers(self) -> bool:

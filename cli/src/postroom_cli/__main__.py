@@ -3,7 +3,6 @@
 Exit codes: 0 done; 1 the answer is no (a record is missing, a message failed); 2 wrong use or configuration; 3 no instance answers.
 """
 
-import asyncio
 import importlib
 import os
 import pathlib
@@ -12,7 +11,8 @@ import sys
 import click
 
 from postroom_cli import examples, show
-from postroom_core.errors import Permanent, Unavailable
+from postroom_cli.command import guarded
+from postroom_core.errors import Permanent
 from postroom_core.settings import NOT_YET, unknown_names
 
 # Where each command is. Loaded when it is asked for: what `up` needs takes a second to import, and `explain` should not wait for it.
@@ -66,22 +66,13 @@ def init(folder: pathlib.Path, domain: str) -> None:
 
 
 def main() -> None:
-    """Errors become one line and an exit code; a traceback would be a defect."""
+    """Refuses settings that nobody knows, and runs the command."""
     if unknown := unknown_names(os.environ):
         show.problem("\n".join(f"{name} is not a setting of Postroom; is it misspelt?" for name in unknown))
         sys.exit(2)
     for name in NOT_YET & os.environ.keys():
         show.warning(f"{name} is set, and the part that it is for is not built yet: it has no effect")
-    try:
-        cli()
-    except Permanent as error:
-        show.problem(str(error))
-        sys.exit(2)
-    except (Unavailable, OSError) as error:
-        show.problem(str(error))
-        sys.exit(3)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
+    guarded(cli)
 
 
 if __name__ == "__main__":

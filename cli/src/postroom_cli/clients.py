@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from grpc import aio
 
 from postroom.v1 import queue_pb2, queue_pb2_grpc
+from postroom_cli.cluster import Installation
 from postroom_cli.layout import Layout
 from postroom_core import rpc
 from postroom_core.errors import Permanent, Unavailable
@@ -123,8 +124,13 @@ class QueueClient:
 
 
 @contextlib.asynccontextmanager
-async def connected(layout: Layout) -> AsyncIterator[QueueClient]:
-    """A client of the instance with this data folder. Raises Unavailable when none runs."""
+async def connected(place: Layout | Installation) -> AsyncIterator[QueueClient]:
+    """A client of the instance with this data folder, or in this cluster. Raises Unavailable when none runs."""
+    if isinstance(place, Installation):
+        async with place.forward() as way, rpc.connect(way.target, "delivery", way.tls) as channel:
+            yield QueueClient(channel)
+        return
+    layout = place
     socket = layout.socket("delivery")
     if not socket.exists():
         raise Unavailable(f"no Postroom is running with the data folder {layout.root}; start it with postroom up, or set POSTROOM_DATA_DIR")

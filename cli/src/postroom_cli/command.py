@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from postroom_cli import show
+from postroom_cli.cluster import Installation
 from postroom_cli.layout import Layout
+from postroom_core.errors import Permanent, Unavailable
 from postroom_core.settings import data_dir, split_list
 
 T = TypeVar("T")
@@ -19,8 +23,28 @@ def layout() -> Layout:
     return Layout(data_dir(os.environ))
 
 
+def place() -> Layout | Installation:
+    """Where the commands that ask a running Postroom find it: `kubectl postroom` named a cluster, `postroom` is about this machine."""
+    context = click.get_current_context(silent=True)
+    return (context and context.find_object(Installation)) or layout()
+
+
+def guarded(group: click.Group) -> None:
+    """Runs a command. Errors become one line and an exit code; a traceback would be a defect."""
+    try:
+        group()
+    except Permanent as error:
+        show.problem(str(error))
+        sys.exit(2)
+    except (Unavailable, OSError) as error:
+        show.problem(str(error))
+        sys.exit(3)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a command's work in an event loop; errors reach postroom_cli.__main__."""
+    """Runs a command's work in an event loop; errors reach `guarded`."""
     return asyncio.run(work)
 
 

@@ -43,6 +43,11 @@ class Layout:
         return self.root / "sink"
 
     @property
+    def may_come_back(self) -> bool:
+        """Whether a service that does not answer is being started again."""
+        return self.running.exists()
+
+    @property
     def running(self) -> pathlib.Path:
         """What `postroom send` needs to know of a running instance."""
         return self.root / "run" / "up.json"

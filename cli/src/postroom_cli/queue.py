@@ -12,7 +12,7 @@ from rich.table import Table
 
 from postroom_cli import show, story
 from postroom_cli.clients import ACTIONS, Message, connected
-from postroom_cli.command import as_json, layout, run
+from postroom_cli.command import as_json, place, run
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
 from postroom_delivery.classify import classify
@@ -47,7 +47,7 @@ def list_(states: Sequence[str], domain: str, sender: str, limit: int, json_: bo
     """Messages in the queue, oldest first."""
 
     async def ask() -> list[Message]:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.list(states=states, domain=domain, sender=sender, limit=limit)
 
     messages = run(ask())
@@ -73,7 +73,7 @@ def show_(message_id: str, headers: bool, json_: bool) -> None:
     """One message with every recipient."""
 
     async def ask() -> Message:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.show(message_id, headers=headers)
 
     message = run(ask())
@@ -99,7 +99,7 @@ def _action(name: str, help_text: str) -> None:
             raise click.UsageError("name message ids, or --all")
 
         async def act() -> int:
-            async with connected(layout()) as client:
+            async with connected(place()) as client:
                 return await client.act(name, message_ids, everything=everything, domain=domain)
 
         changed = run(act())
@@ -124,7 +124,7 @@ def suspend(destination: str, pool: str, resume: bool) -> None:
     """Stop all attempts to one destination."""
 
     async def act() -> int:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.suspend(pool, destination, suspended=not resume)
 
     run(act())
@@ -138,12 +138,12 @@ def wait_empty(timeout: float | None, json_: bool) -> None:
     """Wait until nothing is waiting or being sent."""
 
     async def wait() -> dict[str, int]:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             while True:
                 try:
                     found = (await client.stats())["recipients"]
                 except Unavailable:
-                    if not layout().running.exists():
+                    if not place().may_come_back:
                         raise
                     await asyncio.sleep(POLL_SECONDS)  # delivery is being started again
                     continue
@@ -173,7 +173,7 @@ def explain(what: str, json_: bool) -> None:
     message_id = what
 
     async def ask() -> tuple[Message, list[Any]]:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.show(message_id), [event async for event in client.events(message_id)]
 
     message, events = run(ask())
@@ -208,7 +208,7 @@ def events(follow: bool, message: str, json_: bool) -> None:
     """Every state change of every message."""
 
     async def tell() -> None:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             async for event in client.events(message, follow=follow):
                 if json_:
                     found = story.explanation(event)
@@ -228,7 +228,7 @@ def stats(json_: bool) -> None:
     """The queue in numbers."""
 
     async def ask() -> dict[str, Any]:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.stats()
 
     found = run(ask())
