@@ -109,11 +109,17 @@ class Dialogue:
         """The next reply, lines joined by newlines; "" when the server has closed."""
         lines = []
         async with asyncio.timeout(20):
-            while line := await self._reader.readline():
+            while line := await self._readline():
                 lines.append(line.decode().rstrip("\r\n"))
                 if line[3:4] != b"-":
                     break
         return "\n".join(lines)
+
+    async def _readline(self) -> bytes:
+        try:
+            return await self._reader.readline()
+        except ConnectionResetError:  # closed while something of ours was not read
+            return b""
 
     async def ask(self, text: str) -> str:
         self.send(text.encode() + b"\r\n")

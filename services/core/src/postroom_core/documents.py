@@ -88,10 +88,12 @@ class Domain(Document):
 
 
 class Certificate(Document):
-    """A listener's certificate chain and private key, PEM."""
+    """A listener's certificate chain and private key, PEM. `hostnames` (or `*.NAME`) are those for which clients get it; the one named `default`
+    is for everybody else."""
 
     kind: Literal["certificate"] = "certificate"
     name: str
+    hostnames: tuple[str, ...] = ()
     chain: str
     private_key: str = Field(repr=False)
 

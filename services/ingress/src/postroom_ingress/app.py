@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import secrets
 import sys
 
@@ -14,15 +15,17 @@ from postroom_core.documents import Certificate, Domain
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_core.snapshot import Snapshot
+from postroom_ingress.admission import Limits
 from postroom_ingress.clients import Deliveries, SignerClient
 from postroom_ingress.deadlines import Deadlines
 from postroom_ingress.dialogue import Kind, Offer
-from postroom_ingress.listeners import Listeners, Port, Tls
+from postroom_ingress.listeners import Listeners, Port
 from postroom_ingress.passwords import Passwords
 from postroom_ingress.policy import Policy
 from postroom_ingress.reception import Services
 from postroom_ingress.session import Listener
 from postroom_ingress.settings import Settings
+from postroom_ingress.tls import Tls
 
 log = structlog.get_logger(__name__)
 # A transaction that is past DATA gets this long; Kubernetes' usual grace is 30 s, ours is set to more.
@@ -43,8 +46,7 @@ class State:
 
     def replace(self, snapshot: Snapshot) -> None:
         self.policy = Policy(snapshot)
-        certificates = snapshot.of(Certificate)
-        self.tls.replace(certificates.get("default") or next(iter(certificates.values()), None))
+        self.tls.replace(snapshot.of(Certificate).values())
         self._spool.retain({domain.delivery_target for domain in snapshot.of(Domain).values()})
         self.missing = "no certificate yet" if self._needs_certificate and self.tls.current() is None else ""
         if not self.missing:
@@ -62,13 +64,14 @@ def ports(settings: Settings) -> list[tuple[Kind, Port]]:
     for kind, name, where, implicit in places:
         if where:
             address, _, port = where.rpartition(":")
-            found.append((kind, Port(name, address.strip("[]"), int(port), implicit)))
+            behind = name in settings.proxy_listeners
+            found.append((kind, Port(name, address.strip("[]"), int(port), implicit, proxy=behind)))
     return found
 
 
 def deadlines(settings: Settings) -> Deadlines:
     """Those that are configured; the others have their reasons in postroom_ingress.deadlines."""
-    configured = ("idle", "session", "tls", "content", "grace", "error", "greeting")
+    configured = ("idle", "session", "proxy", "tls", "content", "grace", "error", "greeting")
     return Deadlines(least_rate=settings.least_rate, **{name: getattr(settings, f"{name}_seconds") for name in configured})
 
 
@@ -101,7 +104,8 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         passwords, secret = Passwords(clock), secrets.token_bytes(32)
         if not await _either(state.loaded, stopping):
             return
-        listeners = Listeners(settings.max_connections)
+        limits = Limits(settings.max_connections, settings.max_connections_per_address, settings.max_connections_per_minute)
+        listeners = Listeners(limits, tuple(map(ipaddress.ip_network, settings.proxy_networks)), clock)
         for kind, port in ports(settings):
             offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds)
             await listeners.open(port, Listener(offer, lambda: state.policy, state.tls.current, passwords, services, secret))

@@ -7,6 +7,7 @@ has one, and errors are counted: first they cost time, then the session.
 
 import asyncio
 import base64
+import contextlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,16 +59,26 @@ class Listener:
     secret: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is connected: its own address, also behind a load balancer. `known_by_address` is whether the address may speak for it."""
+
+    address: str
+    known_by_address: bool = True
+
+
 class Session:
     """Made for one connection; `run` until it ends."""
 
-    def __init__(self, connection: Connection, listener: Listener) -> None:
+    def __init__(self, connection: Connection, listener: Listener, client: Client) -> None:
         self._connection = connection
         self._listener = listener
         self._deadlines = listener.services.deadlines
-        self._peer = connection.peer
+        self._peer = client.address
         offered = connection.tls is None and listener.tls() is not None
-        clients = listener.policy().clients_at(self._peer) if listener.offer.kind is Kind.RELAY else []
+        known = listener.offer.kind is Kind.RELAY and client.known_by_address
+        clients = listener.policy().clients_at(self._peer) if known else []
+        self._watched = listener.offer.kind is Kind.RELAY and not clients
         self._dialogue = Dialogue(listener.offer, clients, tls=connection.tls is not None, tls_offered=offered)
         self._errors = 0
         self._failures = 0
@@ -99,8 +110,8 @@ class Session:
             self._connection.close()
 
     async def _talk(self) -> None:
-        if self._connection.buffered:
-            self._connection.write(EARLY.encode())
+        if await self._talks_early():
+            self._say(EARLY)
             return
         self._say(Reply(220, "", f"{self._listener.offer.own_name} ESMTP Postroom"))
         while True:
@@ -122,6 +133,14 @@ class Session:
             if self._closing:
                 self._say(CLOSING)
                 return
+
+    async def _talks_early(self) -> bool:
+        """Whether the client sends before it is greeted, as programs do that do not read replies. Strangers are watched for a while, when so set."""
+        if self._watched and self._deadlines.greeting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._deadlines.greeting):
+                    await self._connection.arrival()
+        return self._connection.buffered > 0
 
     async def _line(self, limit: int) -> bytes:
         """The next command; silence may be long, but a line that has begun must end soon."""

@@ -1,8 +1,10 @@
 """Settings of ingress: names, limits, defaults, reasons."""
 
-from pydantic import Field, field_validator
+from typing import Any
 
-from postroom_core.settings import ServiceSettings
+from pydantic import Field, field_validator, model_validator
+
+from postroom_core.settings import CommaList, ServiceSettings, check_networks, split_list
 
 
 class Settings(ServiceSettings):
@@ -17,10 +19,19 @@ class Settings(ServiceSettings):
         default=64 * 1024 * 1024, ge=65536, description="64 MiB: what large providers take is less, attachments of 50 MB fit"
     )
     max_connections: int = Field(default=1000, ge=1, description="256 KiB of buffer each at the worst: 250 MiB")
+    max_connections_per_address: int = Field(
+        default=500, ge=1, description="of one IPv4 address or one IPv6 /64: half of all, so that none can shut out the rest"
+    )
+    max_connections_per_minute: int = Field(
+        default=0, ge=0, description="new ones from one address; 0 is any number: applications may open one for each message"
+    )
+    proxy_listeners: CommaList = Field(default=(), description="which of submission, tls, relay are behind a load balancer that sends PROXY headers")
+    proxy_networks: CommaList = Field(default=(), description="CIDRs of the load balancers; those listeners refuse everybody else")
     max_recipients: int = Field(default=1000, ge=100, description="per message; RFC 5321 section 4.5.3.1.8 asks for 100 at least")
 
     idle_seconds: float = Field(default=300.0, gt=0, description="silence before a command; RFC 5321 section 4.5.3.2.7 asks for 5 minutes")
     session_seconds: float = Field(default=14_400.0, gt=0, description="the whole session: pools of connections reconnect a few times a day")
+    proxy_seconds: float = Field(default=5.0, gt=0, description="a PROXY header: load balancers send it with the first packet")
     tls_seconds: float = Field(default=30.0, gt=0, description="a TLS handshake: two round trips and a slow phone")
     content_seconds: float = Field(default=3600.0, gt=0, description="the content of one message: 64 MiB at 150 kbit/s")
     grace_seconds: float = Field(default=60.0, gt=0, description="after which content must have come at least_rate on average")
@@ -32,6 +43,29 @@ class Settings(ServiceSettings):
     max_hold_seconds: int = Field(
         default=30 * 86_400, ge=0, le=366 * 86_400, description="FUTURERELEASE: 30 days; a message that waits longer is better kept by its sender"
     )
+
+    @field_validator("proxy_listeners", "proxy_networks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split_list(value)
+
+    @field_validator("proxy_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_networks(value)
+
+    @field_validator("proxy_listeners")
+    @classmethod
+    def _listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(value) - {"submission", "tls", "relay"}:
+            raise ValueError(f"{', '.join(sorted(unknown))} is none of submission, tls, relay")
+        return value
+
+    @model_validator(mode="after")
+    def _proxies(self) -> "Settings":
+        if self.proxy_listeners and not self.proxy_networks:
+            raise ValueError("POSTROOM_PROXY_LISTENERS needs POSTROOM_PROXY_NETWORKS: from where PROXY headers are believed")
+        return self
 
     @field_validator("listen_submission", "listen_tls", "listen_relay")
     @classmethod
