@@ -58,4 +58,7 @@ def _bare(line_ends: bytes) -> int:
     """How many of these CR and LF, the last of a block, come before its last unbroken run of CRLF."""
     if line_ends.count(b"\r\n") * 2 == len(line_ends):
         return 0
-    return max(line_ends.rfind(b"\n\n") + 2, line_ends.rfind(b"\r\r") + 1, int(line_ends[:1] == b"\n"), 0)
+    if line_ends.endswith(b"\r"):
+        return len(line_ends)
+    lf, cr = line_ends.rfind(b"\n\n"), line_ends.rfind(b"\r\r")
+    return max(lf + 2 if lf >= 0 else 0, cr + 1, int(line_ends.startswith(b"\n")))
