@@ -10,7 +10,19 @@ import pytest
 
 from postroom_core.errors import Permanent
 from postroom_delivery.spool.interface import LEASE_MS, Spool
-from postroom_delivery.spool.model import Allowance, Batch, EventDetail, Key, Limits, LostLease, NewMessage, NewRecipient, Settlement, State
+from postroom_delivery.spool.model import (
+    Allowance,
+    Batch,
+    EventDetail,
+    Key,
+    Limits,
+    LostLease,
+    MailOptions,
+    NewMessage,
+    NewRecipient,
+    Settlement,
+    State,
+)
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.spool.postgres import open_postgres
 
@@ -57,6 +69,50 @@ async def claim_one(spool: Spool, now: int = 0) -> Batch:
 
 def delivered(batch: Batch) -> list[Settlement]:
     return [Settlement(c, State.DELIVERED, EventDetail("delivered", text="ok")) for m in batch.messages for c in m.claims]
+
+
+def test_what_a_notice_needs_travels_with_it(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1", sign=True, options=MailOptions(smtputf8=True, require_tls=True, deliver_by=7)), (0, b"body"))
+        claimed = (await claim_one(spool)).messages[0]
+        assert (claimed.sign, claimed.options) == (True, MailOptions(smtputf8=True, require_tls=True, deliver_by=7))
+        shown = await spool.show("m1")
+        assert shown is not None and shown.options == claimed.options
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_delay_that_was_told_stays_told(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        for attempt, told in enumerate((False, True, False)):
+            batch = await claim_one(spool, now=attempt)
+            (claim,) = batch.messages[0].claims
+            assert claim.delay_told is (attempt > 1)
+            later = Settlement(claim, State.SCHEDULED, EventDetail("deferred", text="later"), due_at=attempt + 1, delay_told=told)
+            await spool.settle(attempt, [later], ())
+            await spool.release_slot(attempt, batch, 0)
+        assert (await claim_one(spool, now=9)).messages[0].claims[0].delay_told
+
+    run(engine, tmp_path, scenario)
+
+
+def test_dead_letters_are_kept_with_their_headers_and_paged_from_the_newest(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for number in range(3):
+            await spool.accept(message(f"m{number}", reverse_path=""), (0, b"body"))
+            batch = await claim_one(spool)
+            dead = [Settlement(c, State.BOUNCED, EventDetail("dead-letter", text="no")) for c in batch.messages[0].claims]
+            await spool.settle(100 + number // 2, dead, ())
+            await spool.release_slot(0, batch, 0)
+        newest = await spool.dead_letters(None, 2)
+        assert [(letter.message, letter.at, letter.reason, letter.headers) for letter in newest] == [
+            ("m2", 101, "no", b"From: a\r\n"),
+            ("m1", 100, "no", b"From: a\r\n"),
+        ]
+        assert [letter.message for letter in await spool.dead_letters(newest[-1], 2)] == ["m0"]
+
+    run(engine, tmp_path, scenario)
 
 
 def test_a_second_accept_of_the_same_id_changes_nothing(engine: Opener, tmp_path: pathlib.Path) -> None:

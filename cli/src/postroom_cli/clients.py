@@ -58,6 +58,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A bounce of a bounce; `at` in Unix milliseconds."""
+
+    message: str
+    at: int
+    reason: str
+    headers: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One state change."""
 
@@ -108,6 +118,12 @@ class QueueClient:
         request = queue_pb2.SuspendDestinationRequest(pool=pool, destination=destination, suspended=suspended)
         with _mapped():
             return (await self._stub.SuspendDestination(request, timeout=SECONDS)).changed
+
+    async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """Newest first."""
+        with _mapped():
+            response = await self._stub.DeadLetters(queue_pb2.DeadLettersRequest(limit=limit), timeout=SECONDS)
+        return [DeadLetter(letter.message_id, letter.at_ms, letter.reason, letter.header_block) for letter in response.letters]
 
     async def stats(self) -> dict[str, Any]:
         with _mapped():

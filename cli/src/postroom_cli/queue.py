@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from postroom_cli import show, story
-from postroom_cli.clients import ACTIONS, Message, connected
+from postroom_cli.clients import ACTIONS, DeadLetter, Message, connected
 from postroom_cli.command import as_json, place, run
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
@@ -129,6 +129,27 @@ def suspend(destination: str, pool: str, resume: bool) -> None:
 
     run(act())
     show.out.print(f"{destination} {'goes on' if resume else 'is suspended'}")
+
+
+@queue.command("dead-letters")
+@click.option("--limit", default=100, type=click.IntRange(1, 1000), help="At most so many.")
+@as_json
+def dead_letters(limit: int, json_: bool) -> None:
+    """Bounces of bounces, newest first: what could be told to nobody."""
+
+    async def ask() -> Sequence[DeadLetter]:
+        async with connected(layout()) as client:
+            return await client.dead_letters(limit)
+
+    letters = run(ask())
+    if json_:
+        for letter in letters:
+            _dump(dataclasses.asdict(letter))
+        return
+    table = Table("id", "when", "why")
+    for letter in letters:
+        table.add_row(letter.message, show.when(letter.at), letter.reason)
+    show.out.print(table if letters else "no dead letters")
 
 
 @queue.command("wait-empty")

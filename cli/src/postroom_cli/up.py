@@ -120,6 +120,7 @@ class Up:
             "signer": {"LISTEN": f"unix:{layout.socket('signer')}"},
             "delivery": {
                 "LISTEN": f"unix:{layout.socket('delivery')}",
+                "SIGNER_TARGET": f"unix:{layout.socket('signer')}",
                 **(
                     {}
                     if environment.get("POSTROOM_SPOOL_URL") or environment.get("POSTROOM_SPOOL_URL_FILE")

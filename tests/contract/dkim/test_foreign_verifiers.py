@@ -15,9 +15,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from postroom_core.bodyhash import RelaxedBodyHash
 from postroom_core.documents import SigningKey
 from postroom_core.headers import check, parse
-from postroom_ingress.bodyhash import RelaxedBodyHash
 from postroom_operator.plan.keys import StoredKey, describe
 from postroom_signer.dkim import signature_field
 from postroom_signer.keys import load

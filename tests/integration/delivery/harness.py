@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import pathlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from postroom.v1 import queue_pb2, queue_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core import rpc
 from postroom_core.directory import publish
-from postroom_core.documents import Pool, Retry
+from postroom_core.documents import Pool, Retry, SenderDomain
 from postroom_core.ids import new_message_id
 from postroom_core.lifecycle import Stopping
 from postroom_core.testing.dns import DnsServer
@@ -74,10 +74,18 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def delivery(
-    folder: pathlib.Path, pool: Pool = FAST, *, ca_file: str = "", spool_url: str = "", http: str = "", **sink: object
+    folder: pathlib.Path,
+    pool: Pool = FAST,
+    *,
+    ca_file: str = "",
+    signer_target: str = "",
+    spool_url: str = "",
+    http: str = "",
+    domains: Sequence[SenderDomain] = (),
+    **sink: object,
 ) -> AsyncIterator[Running]:
     """Runs delivery until the block ends; the drain must be clean."""
-    publish(folder / "directory", [pool], "1")
+    publish(folder / "directory", [pool, *domains], "1")
     async with DnsServer() as dns, Sink(**sink) as receiver:  # type: ignore[arg-type]
         dns.set("*", "MX", ["10 mx.test."])
         dns.set("mx.test", "A", ["127.0.0.1"])
@@ -90,6 +98,7 @@ async def delivery(
             resolvers=(dns.target,),
             remote_smtp_port=receiver.port,
             ca_file=ca_file,
+            signer_target=signer_target,
             allowed_mx_networks=("127.0.0.0/8",),
         )
         stopping = Stopping()

@@ -10,7 +10,7 @@ from typing import Any
 
 from postroom_core.documents import AnyDocument, Certificate, KeySet, SigningKey, Verifier
 from postroom_operator.plan import dns, keys
-from postroom_operator.plan.domain import compile_domain, pool_of
+from postroom_operator.plan.domain import compile_domain, pool_of, sender_domain
 from postroom_operator.plan.findings import Passwords, Problem, SecretKey
 from postroom_operator.plan.keys import StoredKey
 from postroom_operator.plan.pool import compile_pool, pool_name
@@ -92,6 +92,7 @@ class _Compiler:
         self._plan.wanted_secrets += [(key, name) for key in compiled.wanted_secrets]
         self._plan.wanted_verifiers += compiled.wanted_verifiers
         self._plan.ingress.append(compiled.document)
+        self._plan.delivery.append(sender_domain(resource))
         self._logins(resource, compiled.logins)
         self._keys(resource)
 

@@ -1,4 +1,4 @@
-"""One MailDomain → the document that ingress reads: who may send what, with which password, how much. Pure; the same on one machine and in a cluster.
+"""One MailDomain → the documents of ingress and delivery: who may send what, with which password, how much. Pure; everywhere the same.
 
 What concerns several resources (the pool's existence, a domain or a user name used twice) is the caller's business.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from postroom_core.address import is_domain
-from postroom_core.documents import Client, Credential, Domain, DomainLimits
+from postroom_core.documents import Client, Credential, Domain, DomainLimits, SenderDomain
 from postroom_operator.plan.findings import Lookup, Passwords, Path, Problem, SecretKey
 from postroom_operator.resources import Resource
 
@@ -28,6 +28,11 @@ def pool_of(resource: Resource) -> str:
     """The SendingPool that a MailDomain names, as namespace/name."""
     reference = resource.spec["poolRef"]
     return f"{reference.get('namespace', resource.namespace)}/{reference['name']}"
+
+
+def sender_domain(resource: Resource) -> SenderDomain:
+    """The document that delivery reads."""
+    return SenderDomain(name=resource.spec["domainName"], tenant=resource.namespace, signed="dkim" in resource.spec)
 
 
 def compile_domain(resource: Resource, secret: Lookup, passwords: Passwords) -> CompiledDomain:

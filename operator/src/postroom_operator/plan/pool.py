@@ -41,7 +41,10 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
 def _retry(retry: dict[str, Any], problems: list[Problem]) -> Retry:
     backoff = retry["backoff"]
     times = Retry(
-        max_age=durations.seconds(retry["maxAge"]), initial=durations.seconds(backoff["initial"]), maximum=durations.seconds(backoff["max"])
+        max_age=durations.seconds(retry["maxAge"]),
+        initial=durations.seconds(backoff["initial"]),
+        maximum=durations.seconds(backoff["max"]),
+        delay_notice=durations.seconds(retry["delayNotice"]) if "delayNotice" in retry else None,
     )
     if times.initial < 1 or times.maximum < times.initial:
         problems.append(Problem(("retry", "backoff"), "initial must be at least 1s and not longer than max"))

@@ -59,6 +59,11 @@ class QueueStub:
                 request_serializer=postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
                 _registered_method=True)
+        self.DeadLetters = channel.unary_unary(
+                '/postroom.v1.Queue/DeadLetters',
+                request_serializer=postroom_dot_v1_dot_queue__pb2.DeadLettersRequest.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_queue__pb2.DeadLettersResponse.FromString,
+                _registered_method=True)
         self.Stats = channel.unary_unary(
                 '/postroom.v1.Queue/Stats',
                 request_serializer=postroom_dot_v1_dot_queue__pb2.StatsRequest.SerializeToString,
@@ -104,6 +109,13 @@ class QueueServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeadLetters(self, request, context):
+        """Bounces of bounces, newest first: what could be told to nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stats(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -137,6 +149,11 @@ def add_QueueServicer_to_server(servicer, server):
                     servicer.SuspendDestination,
                     request_deserializer=postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.FromString,
                     response_serializer=postroom_dot_v1_dot_queue__pb2.ActResponse.SerializeToString,
+            ),
+            'DeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeadLetters,
+                    request_deserializer=postroom_dot_v1_dot_queue__pb2.DeadLettersRequest.FromString,
+                    response_serializer=postroom_dot_v1_dot_queue__pb2.DeadLettersResponse.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -279,6 +296,33 @@ class Queue:
             '/postroom.v1.Queue/SuspendDestination',
             postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.SerializeToString,
             postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Queue/DeadLetters',
+            postroom_dot_v1_dot_queue__pb2.DeadLettersRequest.SerializeToString,
+            postroom_dot_v1_dot_queue__pb2.DeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

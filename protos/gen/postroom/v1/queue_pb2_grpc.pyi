@@ -41,6 +41,8 @@ class QueueStub:
     """Acts on recipients that are not final yet; answers how many changed."""
     SuspendDestination: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]
     """Stops or resumes all claims for one destination of a pool."""
+    DeadLetters: _grpc.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]
+    """Bounces of bounces, newest first: what could be told to nobody."""
     Stats: _grpc.UnaryUnaryMultiCallable[_queue_pb2.StatsRequest, _queue_pb2.StatsResponse]
 
 @_typing.type_check_only
@@ -56,6 +58,8 @@ class QueueAsyncStub(QueueStub):
     """Acts on recipients that are not final yet; answers how many changed."""
     SuspendDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]  # type: ignore[assignment]
     """Stops or resumes all claims for one destination of a pool."""
+    DeadLetters: _aio.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]  # type: ignore[assignment]
+    """Bounces of bounces, newest first: what could be told to nobody."""
     Stats: _aio.UnaryUnaryMultiCallable[_queue_pb2.StatsRequest, _queue_pb2.StatsResponse]  # type: ignore[assignment]
 
 class QueueServicer(metaclass=_abc_1.ABCMeta):
@@ -98,6 +102,14 @@ class QueueServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ActResponse, _abc.Awaitable[_queue_pb2.ActResponse]]:
         """Stops or resumes all claims for one destination of a pool."""
+
+    @_abc_1.abstractmethod
+    def DeadLetters(
+        self,
+        request: _queue_pb2.DeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.DeadLettersResponse, _abc.Awaitable[_queue_pb2.DeadLettersResponse]]:
+        """Bounces of bounces, newest first: what could be told to nobody."""
 
     @_abc_1.abstractmethod
     def Stats(

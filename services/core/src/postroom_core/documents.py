@@ -1,8 +1,8 @@
 """The directory's documents: what MailDomain and SendingPool are compiled to, one JSON document per domain, pool, key set and certificate.
 
 Made by the operator's plan (in a cluster and on one machine alike), read by the services. Each service gets only its own kinds: ingress
-Domain and Certificate, signer KeySet, delivery Pool. No document but KeySet, Certificate and Pool (smart-host passwords) holds a secret;
-credentials are verifiers, never passwords.
+Domain and Certificate, signer KeySet, delivery Pool and SenderDomain. No document but KeySet, Certificate and Pool (smart-host passwords) holds
+a secret; credentials are verifiers, never passwords.
 """
 
 from typing import Annotated, Literal
@@ -87,6 +87,15 @@ class Domain(Document):
     limits: DomainLimits = DomainLimits()
 
 
+class SenderDomain(Document):
+    """A MailDomain as delivery needs it, for the messages that it makes itself."""
+
+    kind: Literal["sender"] = "sender"
+    name: str
+    tenant: str
+    signed: bool
+
+
 class Certificate(Document):
     """A listener's certificate chain and private key, PEM. `hostnames` (or `*.NAME`) are those for which clients get it; the one named `default`
     is for everybody else."""
@@ -144,11 +153,12 @@ class Route(Document):
 
 
 class Retry(Document):
-    """Seconds."""
+    """Seconds. `delay_notice` None: only senders who ask for it are told of a delay."""
 
     max_age: float = 432_000.0
     initial: float = 60.0
     maximum: float = 14_400.0
+    delay_notice: float | None = None
 
 
 class ReplyRule(Document):
@@ -173,5 +183,5 @@ class Pool(Document):
     reply_rules: tuple[ReplyRule, ...] = ()
 
 
-AnyDocument = Annotated[Domain | Certificate | KeySet | Pool, Field(discriminator="kind")]
+AnyDocument = Annotated[Domain | SenderDomain | Certificate | KeySet | Pool, Field(discriminator="kind")]
 ADAPTER: TypeAdapter[AnyDocument] = TypeAdapter(AnyDocument)

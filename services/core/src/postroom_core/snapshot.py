@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from postroom_core.documents import AnyDocument, Certificate, Domain, KeySet, Pool
+from postroom_core.documents import AnyDocument, Certificate, Domain, KeySet, Pool, SenderDomain
 
-D = TypeVar("D", Domain, Certificate, KeySet, Pool)
+D = TypeVar("D", Domain, SenderDomain, Certificate, KeySet, Pool)
 
 
 class Snapshot:

@@ -15,12 +15,14 @@ from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
+from postroom_delivery.clients import SignerClient
 from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.pools import Pools
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
+from postroom_delivery.signing import Signing
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.worker import Parts, Worker
 
@@ -51,12 +53,13 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     hops = Hops(Resolver(settings.resolvers), HopSettings(settings.hostname, settings.remote_smtp_port, allowed, settings.ca_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
-        parts = Parts(spool, pools, hops, clock, settings.hostname)
+        signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
+        parts = Parts(spool, pools, hops, clock, settings.hostname, signing)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
             spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock), server)
-            queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname), server)
+            queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
 
         ready = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
         await stack.enter_async_context(http.serve(settings.http, ready))
@@ -67,6 +70,12 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         await stopping.wait()
         log.info("delivery drains")
         await scheduler.drain(DRAIN_SECONDS)
+
+
+async def _signer(settings: Settings, stack: contextlib.AsyncExitStack) -> SignerClient | None:
+    if not settings.signer_target:
+        return None
+    return SignerClient(await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls)))
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

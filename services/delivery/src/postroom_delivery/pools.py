@@ -1,6 +1,6 @@
-"""The pools in force, as delivery looks them up: by name, with what a claim must respect. Fed by the directory; holds no state of the queue."""
+"""What the directory says, as delivery looks it up: pools with what a claim must respect, and our domains. Holds no state of the queue."""
 
-from postroom_core.documents import Pool
+from postroom_core.documents import Pool, SenderDomain
 from postroom_core.snapshot import Snapshot
 from postroom_delivery import routing
 from postroom_delivery.spool.model import Key, Limits
@@ -11,9 +11,11 @@ class Pools:
 
     def __init__(self) -> None:
         self._pools: dict[str, Pool] = {}
+        self._senders: dict[str, SenderDomain] = {}
 
     def replace(self, snapshot: Snapshot) -> None:
         self._pools = snapshot.of(Pool)
+        self._senders = snapshot.of(SenderDomain)
 
     def __contains__(self, name: str) -> bool:
         return name in self._pools
@@ -21,6 +23,10 @@ class Pools:
     def get(self, name: str) -> Pool:
         """The pool, or one with the defaults."""
         return self._pools.get(name) or Pool(name=name)
+
+    def sender(self, domain: str) -> SenderDomain | None:
+        """The MailDomain with this domain name."""
+        return self._senders.get(domain)
 
     def destination(self, pool: str, domain: str) -> str:
         """The name of the destination that mail for `domain` belongs to now."""

@@ -24,8 +24,9 @@ from postroom_delivery.bounce import Original, Report
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Cause
 from postroom_delivery.pools import Pools
+from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
-from postroom_delivery.spool.model import OPEN_STATES, Claim, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
+from postroom_delivery.spool.model import OPEN_STATES, Claim, DeadLetter, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
 
 log = structlog.get_logger(__name__)
 ACCEPTED = Counter("postroom_delivery_accepted", "Messages committed to the spool", ["outcome"])
@@ -107,11 +108,12 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
 class QueueServicer(queue_pb2_grpc.QueueServicer):
     """What people ask and do."""
 
-    def __init__(self, spool: Spool, pools: Pools, clock: Clock, own_name: str) -> None:
+    def __init__(self, spool: Spool, pools: Pools, clock: Clock, own_name: str, signing: Signing) -> None:
         self._spool = spool
         self._pools = pools
         self._clock = clock
         self._own_name = own_name
+        self._signing = signing
 
     async def List(self, request: queue_pb2.ListRequest, context: Context) -> queue_pb2.ListResponse:
         rows = await self._spool.list_messages(wire.list_filter(request, MOST_LISTED))
@@ -169,7 +171,7 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             return 0
 
     async def _end(self, now: int, message: MessageRow, rows: list[RecipientRow], *, bounce: bool) -> int:
-        context = settle.Context(now=now, pool=self._pools.get(message.pool), own_name=self._own_name, jitter=0)
+        context = settle.Context(now=now, pool=self._pools.get(message.pool), own_name=self._own_name, jitter=0, attempted=False)
         cause = Cause("5.0.0", "bounced by the postmaster's command" if bounce else "deleted by command", Class.OTHER)
 
         def settlement(claim: Claim) -> Settlement:
@@ -182,14 +184,22 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
             claim = Claim(row.id, 0, row.address, row.attempts, row.notify, row.orcpt)
             report = settle.command_failure(message.reverse_path, claim, cause, context)[1]
             reports += [report] if report is not None else []
-        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers)
+        options = message.options
+        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers, smtputf8=options.smtputf8)
+        author, sign = self._signing.author(self._pools.sender(message.domain))
         destination = self._pools.destination(message.pool, message.reverse_path.rpartition("@")[2])
-        notices = settle.notices(settle.Origin(original, message.tenant, message.domain, destination), reports, context) if reports else []
+        origin = settle.Origin(original, author, message.tenant, message.domain, destination, sign=sign, require_tls=options.require_tls)
+        notices = settle.notices(origin, reports, context) if reports else []
         return await self._spool.end(now, rows, settlement, notices)
 
     async def SuspendDestination(self, request: queue_pb2.SuspendDestinationRequest, context: Context) -> queue_pb2.ActResponse:
         key = Key(request.pool, request.destination)
         return queue_pb2.ActResponse(changed=await self._spool.suspend(self._clock.now_ms(), key, request.suspended))
+
+    async def DeadLetters(self, request: queue_pb2.DeadLettersRequest, context: Context) -> queue_pb2.DeadLettersResponse:
+        before = DeadLetter(request.before_id, request.before_ms, "", b"") if request.before_ms else None
+        letters = await self._spool.dead_letters(before, min(max(1, request.limit or 100), MOST_LISTED))
+        return queue_pb2.DeadLettersResponse(letters=[wire.dead_letter(letter) for letter in letters])
 
     async def Stats(self, request: queue_pb2.StatsRequest, context: Context) -> queue_pb2.StatsResponse:
         now = self._clock.now_ms()

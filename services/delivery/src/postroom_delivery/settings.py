@@ -21,6 +21,7 @@ class Settings(ServiceSettings):
     allowed_mx_networks: CommaList = Field(
         default=(), description="CIDRs that may be dialled although private; empty, because MX records come from strangers"
     )
+    signer_target: str = Field(default="", description="gRPC target of the signer, for delivery's own messages; empty leaves them unsigned")
     ca_file: str = Field(default="", description="CA bundle for verifying smart hosts; empty is certifi's")
 
     @field_validator("resolvers", "allowed_mx_networks", mode="before")

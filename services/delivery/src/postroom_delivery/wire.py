@@ -2,7 +2,7 @@
 
 from postroom.v1 import queue_pb2, spool_pb2
 from postroom_core.reply import Reply
-from postroom_delivery.spool.model import Allowance, EventRow, ListFilter, MailOptions, MessageRow, NewMessage, NewRecipient, Stats
+from postroom_delivery.spool.model import Allowance, DeadLetter, EventRow, ListFilter, MailOptions, MessageRow, NewMessage, NewRecipient, Stats
 
 
 def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict[str, str], expires_at: int) -> NewMessage:
@@ -100,6 +100,10 @@ def event(row: EventRow) -> queue_pb2.Event:
     )
     setattr(made, "class", row.classification)  # a Python keyword
     return made
+
+
+def dead_letter(letter: DeadLetter) -> queue_pb2.DeadLetter:
+    return queue_pb2.DeadLetter(message_id=letter.message, at_ms=letter.at, reason=letter.reason, header_block=letter.headers)
 
 
 def list_filter(request: queue_pb2.ListRequest, most: int) -> ListFilter:

@@ -26,6 +26,7 @@ from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, Rel
 from postroom_delivery.pools import Pools
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.session import Session
+from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
 
@@ -50,6 +51,7 @@ class Parts:
     hops: Hops
     clock: Clock
     own_name: str
+    signing: Signing
 
 
 class Worker:
@@ -123,13 +125,18 @@ class Worker:
         await self._parts.spool.settle(now, moves, ())
 
     async def _attempt(self, batch: Batch, message: ClaimedMessage) -> Mapping[Claim, Outcome]:
+        if late := settle.too_late(message, self._parts.clock.now_ms()):
+            return dict.fromkeys(message.claims, late)
+        signed = await self._parts.signing.signed(message)
+        if isinstance(signed, Deferred):
+            return dict.fromkeys(message.claims, signed)
         session = await self._session_for(batch)
         if not isinstance(session, Session):
             if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
                 self._block(self._pool.retry.initial)
             return dict.fromkeys(message.claims, session)
         try:
-            outcomes = await attempt.Attempt(session, message, self._parts.spool.doubt, self._parts.spool.body).run()
+            outcomes = await attempt.Attempt(session, signed, self._parts.spool.doubt, self._parts.spool.body).run()
         except attempt.StaleSession:  # at most once for a message: a new connection is never stale
             self._drop_session()
             return await self._attempt(batch, message)
@@ -205,13 +212,14 @@ class Worker:
             await commit
 
     async def _origin(self, message: ClaimedMessage) -> settle.Origin:
-        body = None
-        if message.ret == "FULL" and message.body_size <= MOST_RETURNED:
+        body, options = None, message.options
+        # Binary content would need BINARYMIME on the way back, and what demanded TLS is not returned (RFC 8689 section 5).
+        if message.ret == "FULL" and message.body_size <= MOST_RETURNED and not options.binary and not options.require_tls:
             body = message.body if message.body is not None else b"".join([chunk async for chunk in self._parts.spool.body(message.id)])
-        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers, body)
-        return settle.Origin(
-            original, message.tenant, message.domain, self._parts.pools.destination(self._pool.name, original.reverse_path.rpartition("@")[2])
-        )
+        original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers, body, smtputf8=options.smtputf8)
+        author, sign = self._parts.signing.author(self._parts.pools.sender(message.domain))
+        destination = self._parts.pools.destination(self._pool.name, original.reverse_path.rpartition("@")[2])
+        return settle.Origin(original, author, message.tenant, message.domain, destination, sign=sign, require_tls=options.require_tls)
 
     def _tell(self, message: ClaimedMessage, verdict: settle.Verdict, now: int) -> None:
         for judged in verdict.judged.values():

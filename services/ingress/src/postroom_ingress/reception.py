@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import structlog
 from prometheus_client import Counter, Histogram
 
+from postroom_core.bodyhash import RelaxedBodyHash
 from postroom_core.clock import Clock
 from postroom_core.connection import Connection
 from postroom_core.errors import Unavailable
@@ -24,7 +25,6 @@ from postroom_core.headers import Field, MalformedHeader, check, parse
 from postroom_core.lifecycle import finish
 from postroom_core.reply import Reply
 from postroom_ingress import policy, stamp
-from postroom_ingress.bodyhash import RelaxedBodyHash
 from postroom_ingress.chunks import ChunkReader
 from postroom_ingress.clients import Deliveries, Refusal, Refused, SignerClient, Upload
 from postroom_ingress.data import DataReader

@@ -14,6 +14,7 @@ from postroom_core.reply import Reply
 from postroom_delivery.spool.model import (
     Batch,
     Claim,
+    DeadLetter,
     EventRow,
     Key,
     Limits,
@@ -89,6 +90,9 @@ class Spool(Protocol):
 
     async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
         """In order of their numbers, `message_id` "" for all."""
+
+    async def dead_letters(self, before: DeadLetter | None, limit: int) -> list[DeadLetter]:
+        """What could be told to nobody, newest first; pages by `before`, the last one seen."""
 
     async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
         """`retry`, `hold` or `release` on open recipients that are not leased; how many changed."""

@@ -62,7 +62,10 @@ class MailOptions:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be accepted, but its body. `headers` is the header block with trace and signatures, without the blank line."""
+    """A message to be accepted, but its body. `headers` is the header block with trace and signatures, without the blank line.
+
+    `sign`: made by us, and signed with the domain's DKIM keys when it leaves.
+    """
 
     id: str
     tenant: str
@@ -82,11 +85,12 @@ class NewMessage:
     traceparent: str = ""
     allowances: tuple[Allowance, ...] = ()
     options: MailOptions = MailOptions()
+    sign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One recipient leased to one worker."""
+    """One recipient leased to one worker. `delay_told`: the sender has been told of a delay, which happens once."""
 
     recipient: int
     fence: int
@@ -94,6 +98,7 @@ class Claim:
     attempts: int
     notify: str
     orcpt: str
+    delay_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class ClaimedMessage:
     body: bytes | None
     claims: tuple[Claim, ...]
     options: MailOptions = MailOptions()
+    sign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ class EventDetail:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one attempt for one claim. `due_at` matters for SCHEDULED only; `attempted` counts it as an attempt."""
+    """The end of one attempt for one claim. `due_at` matters for SCHEDULED only; `attempted` counts it as an attempt, `delay_told` is remembered."""
 
     claim: Claim
     state: State
@@ -165,6 +171,7 @@ class Settlement:
     due_at: int = 0
     attempted: bool = True
     destination: str | None = None
+    delay_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,17 @@ class MessageRow:
     ret: str
     envid: str
     recipients: tuple[RecipientRow, ...] = ()
+    options: MailOptions = MailOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message with the null reverse-path that could not be delivered: a bounce of a bounce."""
+
+    message: str
+    at: int
+    reason: str
+    headers: bytes
 
 
 @dataclass(frozen=True, slots=True)

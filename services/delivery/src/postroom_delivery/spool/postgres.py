@@ -21,6 +21,7 @@ from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
     Claim,
+    DeadLetter,
     EventRow,
     Key,
     ListFilter,
@@ -183,6 +184,9 @@ class PostgresSpool:
 
     async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._link.read(lambda c: postgres_read.events(c, message_id, after, limit))
+
+    async def dead_letters(self, before: DeadLetter | None, limit: int) -> list[DeadLetter]:
+        return await self._link.read(lambda c: postgres_read.dead_letters(c, before, limit))
 
     async def stats(self, now: int) -> Stats:
         return await self._link.read(lambda c: postgres_read.stats(c, now))

@@ -68,7 +68,17 @@ def _row(message: NewMessage) -> tuple[object, ...]:
     size = len(message.headers) + 2 + message.body_size
     who = (message.id, message.tenant, message.pool, message.domain, message.credential, message.reverse_path)
     rest = (message.ret, message.envid, message.client_address, message.traceparent, message.received_at, message.expires_at)
-    return (*who, message.body_size, size, message.eight_bit, *rest, len(message.recipients), message.headers, *astuple(message.options))
+    return (
+        *who,
+        message.body_size,
+        size,
+        message.eight_bit,
+        *rest,
+        len(message.recipients),
+        message.headers,
+        *astuple(message.options),
+        message.sign,
+    )
 
 
 async def _count(transaction: Transaction, messages: list[NewMessage]) -> dict[str, Reply]:

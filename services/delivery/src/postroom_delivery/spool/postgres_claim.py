@@ -171,11 +171,11 @@ def _grouped(rows: list[Any], leased: dict[int, tuple[ClaimedMessage, Claim]]) -
 
 
 def _claim(row: Any, fence: int) -> Claim:
-    return Claim(row["id"], fence, row["address"], row["attempts"], row["notify"], row["orcpt"])
+    return Claim(row["id"], fence, row["address"], row["attempts"], row["notify"], row["orcpt"], row["delay_told"])
 
 
 def _message(row: Any, body: bytes | None) -> ClaimedMessage:
-    identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, *options = row
+    identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, sign, *options = row
     return ClaimedMessage(
         id=identity,
         tenant=tenant,
@@ -192,6 +192,7 @@ def _message(row: Any, body: bytes | None) -> ClaimedMessage:
         body=body,
         claims=(),
         options=MailOptions(*options),
+        sign=sign,
     )
 
 

@@ -8,7 +8,7 @@ oldest transaction that still runs.
 from collections.abc import Sequence
 from typing import Any
 
-from postroom_delivery.spool.model import DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MailOptions, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.postgres_link import SQL, Connection
 
 # Beyond this `due` says "at least so many" for a lane: enough for an autoscaler, and counted in milliseconds.
@@ -29,7 +29,7 @@ async def _messages(connection: Connection, ids: Sequence[str]) -> list[MessageR
 
 
 def _message(row: Any, recipients: list[RecipientRow]) -> MessageRow:
-    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid = row
+    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid, *options = row
     return MessageRow(
         id=identity,
         reverse_path=reverse_path,
@@ -45,6 +45,7 @@ def _message(row: Any, recipients: list[RecipientRow]) -> MessageRow:
         ret=ret,
         envid=envid,
         recipients=tuple(recipients),
+        options=MailOptions(*options),
     )
 
 
@@ -57,6 +58,12 @@ async def list_messages(connection: Connection, which: ListFilter) -> list[Messa
     """Messages with at least one recipient that fits, oldest first."""
     rows = await connection.fetch(SQL["list_messages"], which.after, list(which.states), which.domain, which.sender, which.limit)
     return await _messages(connection, [row["message"] for row in rows])
+
+
+async def dead_letters(connection: Connection, before: DeadLetter | None, limit: int) -> list[DeadLetter]:
+    """Newest first."""
+    at, message = (before.at, before.message) if before is not None else (1 << 62, "")
+    return [DeadLetter(*row) for row in await connection.fetch(SQL["dead_letters"], at, message, limit)]
 
 
 async def events(connection: Connection, message_id: str, after: int, limit: int) -> list[EventRow]:

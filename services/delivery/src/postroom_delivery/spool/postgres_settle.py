@@ -70,7 +70,17 @@ def _row(settlement: Settlement, shift: int) -> tuple[Any, ...]:
     due = settlement.due_at + shift if settlement.state is State.SCHEDULED else 0
     told = (None, None) if event is None else (_told(event), event.classification)
     ambiguous = int(event is not None and event.kind == "ambiguous")
-    return (claim.recipient, claim.fence, settlement.state.value, due, int(settlement.attempted), *told, settlement.destination, ambiguous)
+    return (
+        claim.recipient,
+        claim.fence,
+        settlement.state.value,
+        due,
+        int(settlement.attempted),
+        *told,
+        settlement.destination,
+        ambiguous,
+        settlement.delay_told,
+    )
 
 
 async def end(

@@ -22,6 +22,7 @@ from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
     Claim,
+    DeadLetter,
     EventRow,
     Key,
     ListFilter,
@@ -137,6 +138,9 @@ class SqliteSpool:
 
     async def events(self, message_id: str, after: int, limit: int) -> list[EventRow]:
         return await self._read(lambda c: sqlite_read.events(c, message_id, after, limit))
+
+    async def dead_letters(self, before: DeadLetter | None, limit: int) -> list[DeadLetter]:
+        return await self._read(lambda c: sqlite_read.dead_letters(c, before, limit))
 
     async def stats(self, now: int) -> Stats:
         return await self._read(lambda c: sqlite_read.stats(c, now))

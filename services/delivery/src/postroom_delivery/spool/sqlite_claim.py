@@ -112,13 +112,13 @@ class Claiming:
         return messages
 
     def _lease_recipient(self, row: _Due) -> Claim:
-        number, _, address, attempts, fence, notify, orcpt, _ = row
+        number, _, address, attempts, fence, notify, orcpt, delay_told = row
         self._connection.execute(SQL["lease_recipient"], (self._holder, self._lease_until, number))
-        return Claim(recipient=number, fence=fence + 1, address=address, attempts=attempts, notify=notify, orcpt=orcpt)
+        return Claim(recipient=number, fence=fence + 1, address=address, attempts=attempts, notify=notify, orcpt=orcpt, delay_told=bool(delay_told))
 
     def _message(self, message_id: str, claims: tuple[Claim, ...]) -> ClaimedMessage:
         row = self._connection.execute(SQL["claimed_message"], (message_id,)).fetchone()
-        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, *options = row
+        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, sign, *options = row
         body = None
         if body_size <= INLINE_BODY:
             body = b"".join(chunk for (chunk,) in self._connection.execute(SQL["read_body"], (message_id, 0, 8)))
@@ -137,11 +137,13 @@ class Claiming:
             traceparent=traceparent,
             body=body,
             claims=claims,
-            options=_options(*options),
+            options=options_of(*options),
+            sign=bool(sign),
         )
 
 
-def _options(*columns: int) -> MailOptions:
+def options_of(*columns: int) -> MailOptions:
+    """MailOptions of its columns, in the order of its fields."""
     smtputf8, require_tls, tls_optional, binary, hold_until, deliver_by, by_return, priority = columns
     return MailOptions(bool(smtputf8), bool(require_tls), bool(tls_optional), bool(binary), hold_until, deliver_by, bool(by_return), priority)
 

@@ -2,8 +2,9 @@
 
 import sqlite3
 
-from postroom_delivery.spool.model import DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.sqlite_accept import SQL
+from postroom_delivery.spool.sqlite_claim import options_of
 
 
 def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
@@ -11,7 +12,7 @@ def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
     row = connection.execute(SQL["message_row"], (message_id,)).fetchone()
     if row is None:
         return None
-    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid = row
+    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid, *options = row
     return MessageRow(
         id=identity,
         reverse_path=reverse_path,
@@ -26,6 +27,7 @@ def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
         headers=headers,
         ret=ret,
         envid=envid,
+        options=options_of(*options),
         recipients=tuple(_recipient(found) for found in connection.execute(SQL["recipient_rows"], (message_id,))),
     )
 
@@ -43,6 +45,12 @@ def list_messages(connection: sqlite3.Connection, which: ListFilter) -> list[Mes
     values = (which.after, *which.states, which.domain, which.domain, which.sender, which.sender, which.limit)
     found = [show(connection, row[0]) for row in connection.execute(query, values).fetchall()]
     return [message for message in found if message is not None]
+
+
+def dead_letters(connection: sqlite3.Connection, before: DeadLetter | None, limit: int) -> list[DeadLetter]:
+    """Newest first."""
+    at, message = (before.at, before.message) if before is not None else (1 << 62, "")
+    return [DeadLetter(*row) for row in connection.execute(SQL["dead_letters"], (at, at, message, limit))]
 
 
 def events(connection: sqlite3.Connection, message_id: str, after: int, limit: int) -> list[EventRow]:

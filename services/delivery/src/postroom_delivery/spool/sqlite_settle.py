@@ -52,7 +52,7 @@ def _settle_one(connection: sqlite3.Connection, now: int, holder: str | None, se
             SQL["settle"],
             (
                 *(settlement.state.value, settlement.due_at, int(settlement.attempted), told, event.classification if event else None),
-                *(settlement.destination, ambiguous, claim.recipient, holder, claim.fence, state),
+                *(settlement.destination, ambiguous, int(settlement.delay_told), claim.recipient, holder, claim.fence, state),
             ),
         ).fetchone()
         if row is not None:

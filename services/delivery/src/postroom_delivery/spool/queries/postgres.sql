@@ -46,10 +46,10 @@ WHERE usage.key = given.key AND usage.window_seconds = given.seconds;
 -- A second accept of the same id inserts nothing.
 INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
   received_at, expires_at, open_recipients, headers,
-  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority)
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::boolean[],
   $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::int[], $17::bytea[],
-  $18::boolean[], $19::boolean[], $20::boolean[], $21::boolean[], $22::bigint[], $23::bigint[], $24::boolean[], $25::int[])
+  $18::boolean[], $19::boolean[], $20::boolean[], $21::boolean[], $22::bigint[], $23::bigint[], $24::boolean[], $25::int[], $26::boolean[])
 ON CONFLICT (id) DO NOTHING RETURNING id;
 
 -- name: insert_recipients
@@ -117,12 +117,12 @@ LEFT JOIN holder ON holder.name = slot.holder GROUP BY 1, 2;
 
 -- name: due_work
 -- For each destination the tenant whose turn it is, and its due recipients: by priority, then by time. The nested loops keep that order.
-SELECT given.pool, given.name, l.tenant, r.id, r.message, r.address, r.attempts, r.notify, r.orcpt, m.size, m.body_size
+SELECT given.pool, given.name, l.tenant, r.id, r.message, r.address, r.attempts, r.notify, r.orcpt, r.delay_told, m.size, m.body_size
 FROM unnest($3::text[], $4::text[]) AS given(pool, name)
 CROSS JOIN LATERAL (SELECT tenant FROM lane WHERE lane.pool = given.pool AND lane.destination = given.name AND next_due <= $1 ORDER BY turn_at LIMIT 1) AS l
 LEFT JOIN LATERAL (
   SELECT found.* FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
-    SELECT id, message, address, attempts, notify, orcpt FROM recipient
+    SELECT id, message, address, attempts, notify, orcpt, delay_told FROM recipient
     WHERE pool = given.pool AND destination = given.name AND tenant = l.tenant AND priority = p.priority AND state = 'scheduled' AND due_at <= $1
     ORDER BY pool, destination, tenant, priority, due_at, id LIMIT $2
   ) AS found LIMIT $2
@@ -134,7 +134,7 @@ UPDATE recipient SET state = 'leased', fence = fence + 1, holder = $1 FROM unnes
 WHERE recipient.id = given.id AND state = 'scheduled' RETURNING recipient.id, fence;
 
 -- name: claimed_messages
-SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent,
+SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent, sign,
   smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ANY($1::text[]);
 
 -- name: inline_bodies
@@ -217,9 +217,9 @@ WHERE recipient.id = given.id AND holder = $1 AND recipient.fence = given.fence 
 -- $1: the holder, NULL for what nobody has leased.
 UPDATE recipient SET state = given.state, due_at = given.due, attempts = attempts + given.attempted, last_reply = coalesce(given.reply, last_reply),
   last_class = coalesce(given.class, last_class), destination = coalesce(given.destination, recipient.destination), in_doubt = false,
-  ambiguous = recipient.ambiguous + given.ambiguous, holder = NULL
-FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::int[], $7::text[], $8::text[], $9::text[], $10::int[])
-  AS given(id, fence, state, due, attempted, reply, class, destination, ambiguous)
+  ambiguous = recipient.ambiguous + given.ambiguous, delay_told = recipient.delay_told OR given.told, holder = NULL
+FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::int[], $7::text[], $8::text[], $9::text[], $10::int[], $11::boolean[])
+  AS given(id, fence, state, due, attempted, reply, class, destination, ambiguous, told)
 WHERE recipient.id = given.id AND recipient.fence = given.fence AND holder IS NOT DISTINCT FROM $1
   AND (recipient.state = 'leased' OR $1 IS NULL AND recipient.state IN ('scheduled', 'held'))
 RETURNING recipient.id, recipient.message, recipient.address, recipient.pool, recipient.destination, recipient.tenant, recipient.attempts;
@@ -255,14 +255,17 @@ RETURNING pool, destination, tenant, message, address, attempts;
 INSERT INTO destination (pool, name, suspended) VALUES ($1, $2, $3) ON CONFLICT (pool, name) DO UPDATE SET suspended = excluded.suspended;
 
 -- name: message_rows
-SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size, received_at, expires_at, headers, ret, envid
-FROM message WHERE id = ANY($1::text[]) ORDER BY id;
+SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size, received_at, expires_at, headers, ret, envid,
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ANY($1::text[]) ORDER BY id;
 
 -- name: recipient_rows
 -- Of each message the first 1000.
 SELECT given.id AS message, r.* FROM unnest($1::text[]) AS given(id) CROSS JOIN LATERAL (
   SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous > 0 AS ambiguous, notify, orcpt FROM recipient
   WHERE message = given.id ORDER BY id LIMIT 1000) AS r;
+
+-- name: dead_letters
+SELECT message, at, reason, headers FROM dead_letter WHERE (at, message) < ($1, $2) ORDER BY at DESC, message DESC LIMIT $3;
 
 -- name: events_of_message
 SELECT number, at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt FROM event

@@ -2,8 +2,8 @@
 -- A second accept of the same id inserts nothing.
 INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
   received_at, expires_at, open_recipients, headers,
-  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
 
 -- name: insert_body
 INSERT INTO body (message, sequence, data) VALUES (?, ?, ?) ON CONFLICT (message, sequence) DO UPDATE SET data = excluded.data;
@@ -61,7 +61,7 @@ SELECT count(*), min(lease_until) FROM slot WHERE pool = ? AND destination = ?;
 SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at LIMIT ?;
 
 -- name: due_recipients
-SELECT id, message, address, attempts, fence, notify, orcpt, in_doubt FROM recipient
+SELECT id, message, address, attempts, fence, notify, orcpt, delay_told FROM recipient
 WHERE pool = ? AND destination = ? AND tenant = ? AND state = 'scheduled' AND due_at <= ? ORDER BY due_at, id LIMIT ?;
 
 -- name: lease_recipient
@@ -85,7 +85,7 @@ UPDATE destination SET next_at = ?, tokens = ?, tokens_at = ? WHERE pool = ? AND
 INSERT INTO slot (pool, destination, holder, lease_until) VALUES (?, ?, ?, ?);
 
 -- name: claimed_message
-SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent,
+SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent, sign,
   smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ?;
 
 -- name: read_body
@@ -96,7 +96,8 @@ UPDATE recipient SET in_doubt = 1 WHERE id = ? AND holder = ? AND fence = ? AND 
 
 -- name: settle
 UPDATE recipient SET state = ?, due_at = ?, attempts = attempts + ?, last_reply = coalesce(?, last_reply), last_class = coalesce(?, last_class),
-  destination = coalesce(?, destination), in_doubt = 0, ambiguous = ambiguous + ?, holder = NULL, lease_until = NULL
+  destination = coalesce(?, destination), in_doubt = 0, ambiguous = ambiguous + ?, delay_told = max(delay_told, ?), holder = NULL,
+  lease_until = NULL
 WHERE id = ? AND holder IS ? AND fence = ? AND state = ?
 RETURNING message, address, pool, destination, tenant, attempts;
 
@@ -135,7 +136,8 @@ UPDATE recipient SET state = 'scheduled', due_at = ?, fence = fence + 1, holder 
 SELECT id, pool, destination FROM slot WHERE lease_until < ?;
 
 -- name: message_row
-SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size, received_at, expires_at, headers, ret, envid FROM message WHERE id = ?;
+SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size, received_at, expires_at, headers, ret, envid,
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ?;
 
 -- name: recipient_rows
 SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous, notify, orcpt FROM recipient WHERE message = ? ORDER BY id LIMIT 1000;
@@ -190,3 +192,6 @@ DELETE FROM destination WHERE next_at IS NULL AND suspended = 0 AND blocked_unti
 
 -- name: insert_dead_letter
 INSERT INTO dead_letter (message, at, reason, headers) SELECT id, ?, ?, headers FROM message WHERE id = ? ON CONFLICT (message, at) DO NOTHING;
+
+-- name: dead_letters
+SELECT message, at, reason, headers FROM dead_letter WHERE at < ? OR (at = ? AND message < ?) ORDER BY at DESC, message DESC LIMIT ?;

@@ -1,4 +1,4 @@
-"""The DKIM body hash, computed while the body passes through ingress (RFC 6376 section 3.4.4). Pure; keeps no part of the body.
+"""The DKIM body hash, computed while a body passes by (RFC 6376 section 3.4.4). Pure; keeps no part of the body.
 
 The body may come in any pieces. What a piece ends with is held back while it may be part of what is not hashed: white space before CRLF, empty
 lines at the end. So a piece that is already canonical, as most are, costs a few searches and the hash. Only CRLF is a line end: a bare CR or LF,

@@ -6,7 +6,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from postroom_ingress.bodyhash import RelaxedBodyHash
+from postroom_core.bodyhash import RelaxedBodyHash
 
 octets = st.lists(st.sampled_from([b"\r\n", b"\r\n", b"\r", b"\n", b" ", b"\t", b"a", b".", b"\0", b"\xff", b"xy z"]), max_size=40).map(b"".join)
 
