@@ -8,6 +8,7 @@ import pathlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from postroom.v1 import queue_pb2, queue_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core import rpc
@@ -22,6 +23,7 @@ from postroom_delivery.settings import Settings
 
 HEADERS = b"From: a@d.example\r\nTo: b@x.example\r\nSubject: test\r\n"
 BODY = b".a dot first\r\ntwo  spaces \r\n\r\nend\r\n"
+_SETTINGS = ("ca_file", "http", "signer_target", "spool_url")
 FAST = Pool(name="default/main", retry=Retry(max_age=30, initial=0.1, maximum=0.2))
 
 
@@ -73,33 +75,21 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def delivery(
-    folder: pathlib.Path,
-    pool: Pool = FAST,
-    *,
-    ca_file: str = "",
-    signer_target: str = "",
-    spool_url: str = "",
-    http: str = "",
-    domains: Sequence[SenderDomain] = (),
-    **sink: object,
-) -> AsyncIterator[Running]:
-    """Runs delivery until the block ends; the drain must be clean."""
+async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, domains: Sequence[SenderDomain] = (), **given: Any) -> AsyncIterator[Running]:
+    """Runs delivery until the block ends; the drain must be clean. `given` are settings by name, see _SETTINGS, and the sink's arguments."""
+    own = {name: given.pop(name) for name in _SETTINGS if given.get(name)}
     publish(folder / "directory", [pool, *domains], "1")
-    async with DnsServer() as dns, Sink(**sink) as receiver:  # type: ignore[arg-type]
+    async with DnsServer() as dns, Sink(**given) as receiver:
         dns.set("*", "MX", ["10 mx.test."])
         dns.set("mx.test", "A", ["127.0.0.1"])
         settings = Settings(
             directory=str(folder / "directory"),
             hostname="mta.d.example",
             listen=f"unix:{folder}/delivery.sock",
-            spool_url=spool_url or f"sqlite://{folder}/spool.sqlite3",
-            http=http,
             resolvers=(dns.target,),
             remote_smtp_port=receiver.port,
-            ca_file=ca_file,
-            signer_target=signer_target,
             allowed_mx_networks=("127.0.0.0/8",),
+            **({"spool_url": f"sqlite://{folder}/spool.sqlite3"} | own),
         )
         stopping = Stopping()
         async with asyncio.TaskGroup() as group:
