@@ -138,7 +138,7 @@ def dead_letters(limit: int, json_: bool) -> None:
     """Bounces of bounces, newest first: what could be told to nobody."""
 
     async def ask() -> Sequence[DeadLetter]:
-        async with connected(layout()) as client:
+        async with connected(place()) as client:
             return await client.dead_letters(limit)
 
     letters = run(ask())
