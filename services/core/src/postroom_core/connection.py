@@ -77,20 +77,28 @@ class Connection(asyncio.Protocol):
         `limit` counts octets with CRLF. Raises LineTooLong after the whole line has gone by, ConnectionClosed at the end.
         """
         searched = 0
-        while True:
-            end = self._buffer.find(b"\r\n", searched)
-            if end >= 0:
-                line = bytes(self._buffer[:end])
-                self._consume(end + 2)
-                if self._discarding or end + 2 > limit:
-                    self._discarding = False
-                    raise LineTooLong
-                return line
+        while (line := self.line_now(limit, searched)) is None:
             if len(self._buffer) > limit:  # keep a last CR: its LF may be on the way
                 self._discarding = True
                 self._consume(len(self._buffer) - self._buffer.endswith(b"\r"))
             searched = max(0, len(self._buffer) - 1)
             await self._more()
+        return line
+
+    def line_now(self, limit: int, searched: int = 0) -> bytes | None:
+        """The next line if it has arrived whole, else None: nothing to wait for and no deadline to set. Raises LineTooLong as `line`.
+
+        `searched` is how much of the buffer is known to hold no line end.
+        """
+        end = self._buffer.find(b"\r\n", searched)
+        if end < 0:
+            return None
+        line = bytes(self._buffer[:end])
+        self._consume(end + 2)
+        if self._discarding or end + 2 > limit:
+            self._discarding = False
+            raise LineTooLong
+        return line
 
     async def arrival(self) -> None:
         """Returns when something can be read. Raises ConnectionClosed at the end."""

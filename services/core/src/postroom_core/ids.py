@@ -6,13 +6,14 @@
 import secrets
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 LENGTH = 26
 
 
 def new_message_id(now_ms: int, randomness: int | None = None) -> str:
     """The id of a message received at `now_ms` (Unix time in milliseconds); `randomness` is 80 bits, drawn when not given."""
     value = (now_ms & (1 << 48) - 1) << 80 | (secrets.randbits(80) if randomness is None else randomness)
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def is_message_id(text: str) -> bool:

@@ -4,15 +4,21 @@ The context travels in the envelope and is stored with the message as a W3C trac
 carry ids, counts and reply codes; never an address, a header or a body.
 """
 
+import contextlib
 from collections.abc import Mapping
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROPAGATOR = TraceContextTextMapPropagator()
-tracer = trace.get_tracer("postroom")
+_NOTHING = contextlib.nullcontext(trace.INVALID_SPAN)
+
+
+class _Tracing:
+    """`tracer` is None while tracing is off: a message then costs no span at all."""
+
+    tracer: trace.Tracer | None = None
 
 
 def configure(service: str, environment: Mapping[str, str]) -> bool:
@@ -28,16 +34,23 @@ def configure(service: str, environment: Mapping[str, str]) -> bool:
     provider = TracerProvider(resource=Resource.create({"service.name": f"postroom-{service}"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    _Tracing.tracer = trace.get_tracer("postroom")
     return True
+
+
+def span(name: str, parent: str = "", *, message_id: str = "") -> contextlib.AbstractContextManager[trace.Span]:
+    """A span around a block, of the trace whose stored traceparent is `parent`, else of the current one."""
+    if _Tracing.tracer is None:
+        return _NOTHING
+    context = _PROPAGATOR.extract({"traceparent": parent}) if parent else None
+    attributes = {"postroom.message_id": message_id} if message_id else None
+    return _Tracing.tracer.start_as_current_span(name, context=context, attributes=attributes)
 
 
 def traceparent() -> str:
     """The current span as a W3C traceparent, "" when tracing is off."""
+    if _Tracing.tracer is None:
+        return ""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return carrier.get("traceparent", "")
-
-
-def parent(text: str) -> Context:
-    """The context of a stored traceparent."""
-    return _PROPAGATOR.extract({"traceparent": text} if text else {})

@@ -17,7 +17,7 @@ from postroom_core.clock import Clock
 from postroom_core.documents import Pool
 from postroom_core.errors import Unavailable
 from postroom_core.lifecycle import finish, guarded
-from postroom_core.telemetry import parent, tracer
+from postroom_core.telemetry import span
 from postroom_delivery import attempt, settle
 from postroom_delivery.bounce import MOST_RETURNED, Original
 from postroom_delivery.classify import Action, Class
@@ -93,7 +93,7 @@ class Worker:
             if scheduler.draining or self._block_seconds:
                 await self._settle(batch, message, attempt.released(message))
                 continue
-            with tracer.start_as_current_span("attempt", context=parent(message.traceparent), attributes={"postroom.message_id": message.id}):
+            with span("attempt", message.traceparent, message_id=message.id):
                 await self._message(batch, message)
 
     async def _message(self, batch: Batch, message: ClaimedMessage) -> None:

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from postroom_core.connection import Connection, ConnectionClosed, LineTooLong
 from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
-from postroom_core.telemetry import traceparent, tracer
+from postroom_core.telemetry import span, traceparent
 from postroom_ingress import envelope, sasl
 from postroom_ingress.dialogue import Action, Authenticate, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
 from postroom_ingress.passwords import Passwords
@@ -144,6 +144,8 @@ class Session:
 
     async def _line(self, limit: int) -> bytes:
         """The next command; silence may be long, but a line that has begun must end soon."""
+        if (pipelined := self._connection.line_now(limit)) is not None:
+            return pipelined
         async with asyncio.timeout(self._deadlines.idle):
             await self._connection.arrival()
         async with asyncio.timeout(self._deadlines.line):
@@ -255,19 +257,19 @@ class Session:
     # Content
 
     async def _data(self) -> bool:
-        with tracer.start_as_current_span("reception") as span:
+        with span("reception") as current:
             order = self._order(chunks=False)
             reception = Reception(order, self._listener.services)
             self._say(Reply(354, "", "End data with <CRLF>.<CRLF>"))
             await self._connection.drain()
             reply = await reception.data(self._connection)
-            span.set_attribute("smtp.reply_code", reply.code)
+            current.set_attribute("smtp.reply_code", reply.code)
         self._answered(reply, order.envelope.message_id)
         return True
 
     async def _chunk(self, action: Chunk) -> bool:
         if self._reception is None:
-            with tracer.start_as_current_span("reception"):
+            with span("reception"):
                 self._reception = Reception(self._order(chunks=True), self._listener.services)
         reply = await self._reception.chunk(self._connection, action.size, last=action.last)
         if action.last:

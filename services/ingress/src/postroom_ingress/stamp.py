@@ -5,6 +5,7 @@ and Message-ID where they are missing and removes Bcc and Return-Path (RFC 6409 
 claim to be ours are removed everywhere (RFC 8601 section 5).
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,4 +69,9 @@ def _ours(field: Field, own_name: str) -> bool:
 
 
 def _date(ms: int) -> str:
-    return format_datetime(datetime.fromtimestamp(ms / 1000, UTC))
+    return _date_of_second(ms // 1000)
+
+
+@functools.lru_cache(4)  # messages of one second share it
+def _date_of_second(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))

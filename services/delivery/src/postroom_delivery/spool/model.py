@@ -59,6 +59,11 @@ class MailOptions:
     deliver_by_return: bool = False
     priority: int = 0
 
+    def columns(self) -> tuple[int, ...]:
+        """In the order in which the engines store them."""
+        flags = (self.smtputf8, self.require_tls, self.tls_optional, self.binary)
+        return (*flags, self.hold_until, self.deliver_by, self.deliver_by_return, self.priority)
+
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:

@@ -1,7 +1,7 @@
 """PostgreSQL: accepting messages, a group in one transaction. P1: what this commits is what `250` promises."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from postroom_core.reply import Reply
 from postroom_delivery.spool.model import EventDetail, NewMessage
@@ -76,7 +76,7 @@ def _row(message: NewMessage) -> tuple[object, ...]:
         *rest,
         len(message.recipients),
         message.headers,
-        *astuple(message.options),
+        *message.options.columns(),
         message.sign,
     )
 

@@ -1,7 +1,6 @@
 """SQLite: accepting a message in the writer's transaction. P1: what this commits is what `250` promises."""
 
 import sqlite3
-from dataclasses import astuple
 
 from postroom_core.reply import Reply
 from postroom_delivery.spool import statements
@@ -47,7 +46,7 @@ def _insert(connection: sqlite3.Connection, message: NewMessage) -> None:
         message.eight_bit,
     )
     rest = (message.ret, message.envid, message.client_address, message.traceparent, message.received_at, message.expires_at)
-    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers, *astuple(message.options), message.sign))
+    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers, *message.options.columns(), message.sign))
     due = max(message.received_at, message.options.hold_until)
     for new in message.recipients:
         domain = new.address.rpartition("@")[2]
