@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import psutil
 
+from contract.postgres import Server
+
 RSA_BITS = "2048"
 LOGIN = ("bench", "bench-password")
 HOSTNAME = "mta.d.example"
@@ -83,11 +85,13 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 class Postroom:
-    """`postroom up`, with its SQLite spool unless `spool` is the URL of another."""
+    """`postroom up`, with its SQLite spool, or with a PostgreSQL server of its own (the tests' one: its defaults, fsync on)."""
 
-    def __init__(self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str, spool: str = "") -> None:
+    def __init__(self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str, *, postgres: bool = False) -> None:
         folder.mkdir()
-        self.name = "Postroom (PostgreSQL)" if spool else "Postroom (SQLite)"
+        self.name = "Postroom (PostgreSQL)" if postgres else "Postroom (SQLite)"
+        self.database = Server(shared_buffers="256MB") if postgres else None
+        spool = self.database.database() if self.database is not None else ""
         self.signed = True
         self.port, self.login_port, self.login = free_port(), free_port(), LOGIN
         ports = {"submission": self.login_port, "tls": free_port(), "relay": self.port, "http": free_port()}
@@ -111,7 +115,7 @@ class Postroom:
             raise RuntimeError((folder / "log").read_text())
 
     def groups(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+        found: dict[str, list[int]] = {"postgres": [self.database.pid]} if self.database is not None else {}
         for child in psutil.Process(self._up.pid).children(recursive=True):
             name = next((part for part in child.cmdline() if part.startswith("postroom_")), "")
             if name:
@@ -121,6 +125,8 @@ class Postroom:
     def stop(self) -> None:
         self._up.send_signal(signal.SIGTERM)
         self._up.wait(60)
+        if self.database is not None:
+            self.database.remove()
 
 
 class Postfix:

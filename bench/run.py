@@ -1,6 +1,6 @@
 """Postroom next to Postfix + OpenDKIM: signed, durable, end to end to one sink, in turn, on this machine, in this run.
 
-    uv run python bench/run.py [--cases 4k,50k,login,latency] [--contenders sqlite,postfix] [--messages 2000] [--runs 5] [--results FILE]
+    uv run python bench/run.py [--cases 4k,50k,login,latency] [--contenders …] [--messages 2000] [--runs 5] [--results FILE]
 
 Cases: `4k` and `50k` by Postfix's smtp-source over 20 sessions kept open; `login` with STARTTLS and AUTH on a new connection for each message;
 `latency` at 80 % of what Postfix + OpenDKIM took in `4k`, the same for everybody; `sessions` from 1 to 200 of them. The sink is Postfix's
@@ -18,8 +18,11 @@ import pathlib
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))  # the PostgreSQL server of the tests
 
 from contenders import Contender, Postfix, Postroom, make_key
 from measure import Case, CountingSink, Result, one_run, syncs, verify
@@ -27,7 +30,7 @@ from report import table
 
 from postroom_core.testing.dns import DnsServer
 
-CONTENDERS = ("sqlite", "postfix", "plain")
+CONTENDERS = ("sqlite", "postgres", "postfix", "plain")
 REFERENCE = "Postfix + OpenDKIM"
 CASES = ("4k", "50k", "login", "latency", "sessions")
 VERIFIED = 50
@@ -67,6 +70,7 @@ async def running(names: list[str], folder: pathlib.Path, key: pathlib.Path, sin
         dns.set("mx.test", "A", ["127.0.0.1"])
         start: dict[str, Callable[[], Contender]] = {
             "sqlite": lambda: Postroom(folder / "sqlite", key, sink_port, dns.target),
+            "postgres": lambda: Postroom(folder / "postgres", key, sink_port, dns.target, postgres=True),
             "postfix": lambda: Postfix(folder / "postfix", key, sink_port),
             "plain": lambda: Postfix(folder / "plain", key, sink_port, signed=False),
         }
@@ -125,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["4k", "50k", "login", "latency"])
-    parser.add_argument("--contenders", type=lambda text: text.split(","), default=["sqlite", "postfix"], help=",".join(CONTENDERS))
+    parser.add_argument("--contenders", type=lambda text: text.split(","), default=["sqlite", "postgres", "postfix"], help=",".join(CONTENDERS))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--sink-port", type=int, default=2599)
     parser.add_argument("--results", type=pathlib.Path)

@@ -78,6 +78,12 @@ class Server:
         """What psql prints for a statement."""
         return self._run("psql", "-Atq", "-v", "ON_ERROR_STOP=1", "-c", text, url or f"postgresql://postgres@/postgres?host={self.folder}").strip()
 
+    @property
+    def pid(self) -> int:
+        """The server's first process; every connection is a child of it. Only while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
