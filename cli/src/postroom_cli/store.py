@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -54,7 +55,13 @@ class Store:
 
     def observe(self, own_name: str, now: datetime.datetime) -> Observed:
         """What is there now; makes the certificate when there is none or it ends soon."""
-        return Observed(keys=self._keys(), secrets=self._secrets(), verifiers=self._verifiers, certificate=self._certificate(own_name, now))
+        return Observed(
+            keys=self._keys(),
+            secrets=self._secrets(),
+            verifiers=self._verifiers,
+            certificate=self._certificate(own_name, now),
+            certificates=self._certificates(now),
+        )
 
     def observe_keys(self) -> Observed:
         """Only the DKIM keys: enough for DNS records, and makes nothing."""
@@ -128,11 +135,21 @@ class Store:
             document = Certificate.model_validate_json(path.read_text())
             loaded = x509.load_pem_x509_certificate(document.chain.encode())
             names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
-            if names[0] == own_name and loaded.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS):
+            if names[0] == own_name and _lasts(document, now):
                 return document
-        document = _self_signed(own_name, now)
+        names = [own_name] if own_name == "localhost" else [own_name, "localhost"]
+        document = _self_signed("default", names, now)
         write(path, document.model_dump_json(), 0o600)
         return document
+
+    def _certificates(self, now: datetime.datetime) -> dict[str, Certificate]:
+        found = [Certificate.model_validate_json(path.read_text()) for path in self._layout.tls.glob("*/*.json")]
+        return {document.name: document for document in found if _lasts(document, now)}
+
+    def make_certificate(self, name: str, hostnames: tuple[str, ...], now: datetime.datetime) -> None:
+        """A self-signed certificate of a MailDomain, `name` being namespace/name."""
+        document = _self_signed(name, hostnames, now).model_copy(update={"hostnames": hostnames})
+        write(self._layout.tls / f"{name}.json", document.model_dump_json(), 0o600)
 
 
 def derive(password: str) -> Verifier:
@@ -155,10 +172,15 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _self_signed(own_name: str, now: datetime.datetime) -> Certificate:
+def _lasts(document: Certificate, now: datetime.datetime) -> bool:
+    ends = x509.load_pem_x509_certificate(document.chain.encode()).not_valid_after_utc
+    return ends - now > datetime.timedelta(days=RENEW_DAYS)
+
+
+def _self_signed(document: str, hostnames: Sequence[str], now: datetime.datetime) -> Certificate:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own_name[:64])])
-    names = [x509.DNSName(own_name)] + ([x509.DNSName("localhost")] if own_name != "localhost" else [])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0][:64])])
+    names = [x509.DNSName(hostname) for hostname in hostnames]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -172,4 +194,4 @@ def _self_signed(own_name: str, now: datetime.datetime) -> Certificate:
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return Certificate(name="default", chain=certificate.public_bytes(Encoding.PEM).decode(), private_key=private)
+    return Certificate(name=document, chain=certificate.public_bytes(Encoding.PEM).decode(), private_key=private)

@@ -20,11 +20,11 @@ from postroom_cli import front, show
 from postroom_cli.layout import MOST_SOCKET_PATH, Layout
 from postroom_cli.sinkhole import Sinkhole
 from postroom_cli.store import write
-from postroom_cli.supervise import Child
 from postroom_cli.world import World
 from postroom_core import http
 from postroom_core.errors import Permanent
 from postroom_core.lifecycle import Stopping, supervised
+from postroom_core.supervise import Child
 
 log = structlog.get_logger(__name__)
 PORTS = {"submission": 2587, "tls": 2465, "relay": 2525, "http": 2580}

@@ -54,7 +54,7 @@ class World:
         read = resources.read(self._path)
         for _ in range(MOST_ROUNDS):
             plan = compile_resources(read, self._store.observe(self._own_name, now()))
-            if plan.problems or not (plan.wanted_keys or plan.wanted_secrets or plan.wanted_verifiers):
+            if plan.problems or not (plan.wanted_keys or plan.wanted_secrets or plan.wanted_verifiers or plan.wanted_certificates):
                 break
             self._make(plan)
         if not plan.problems:
@@ -72,6 +72,8 @@ class World:
             self._store.make_key(domain, algorithm, prefix, now())
         for key, domain in plan.wanted_secrets:
             self._store.make_secret(key, domain)
+        for wanted in plan.wanted_certificates:
+            self._store.make_certificate(wanted.name, wanted.hostnames, now())
         for username, password in plan.wanted_verifiers:
             self._store.make_verifier(username, password)
 

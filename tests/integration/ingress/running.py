@@ -166,6 +166,14 @@ class Running:
     spool: FakeSpool
     signer: FakeSigner
     stopping: Stopping
+    signing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def start_signer(self) -> None:
+        serving = rpc.serve(self.settings.signer_target, lambda s: signer_pb2_grpc.add_SignerServicer_to_server(self.signer, s), grace_seconds=0)
+        await self.signing.enter_async_context(serving)
+
+    async def stop_signer(self) -> None:
+        await self.signing.aclose()
 
     async def connect(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:
         """Greeted and EHLO'd, unless it is only a socket: use `raw`."""
@@ -218,7 +226,8 @@ async def ingress(folder: pathlib.Path, document: Domain | None = None, **settin
     )
     running = Running(folder, configured, FakeSpool(), FakeSigner(), Stopping())
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(rpc.serve(signer, lambda s: signer_pb2_grpc.add_SignerServicer_to_server(running.signer, s), grace_seconds=0))
+        await running.start_signer()
+        stack.push_async_callback(running.stop_signer)
         await stack.enter_async_context(rpc.serve(delivery, lambda s: spool_pb2_grpc.add_SpoolServicer_to_server(running.spool, s), grace_seconds=0))
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run(configured, running.stopping))

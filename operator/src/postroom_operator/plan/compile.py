@@ -10,6 +10,7 @@ from typing import Any
 
 from postroom_core.documents import AnyDocument, Certificate, KeySet, SigningKey, Verifier
 from postroom_operator.plan import dns, keys
+from postroom_operator.plan.certificates import Wanted, compile_certificate
 from postroom_operator.plan.domain import compile_domain, pool_of, sender_domain
 from postroom_operator.plan.findings import Passwords, Problem, SecretKey
 from postroom_operator.plan.keys import StoredKey
@@ -25,6 +26,7 @@ class Observed:
     secrets: Mapping[SecretKey, Secret] = field(default_factory=dict)
     verifiers: Mapping[tuple[str, str], Verifier] = field(default_factory=dict, repr=False)
     certificate: Certificate | None = None
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)  # self-signed ones of MailDomains, by name
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Plan:
     wanted_keys: list[tuple[str, str, str]] = field(default_factory=list)  # domain, algorithm, selector prefix
     wanted_secrets: list[tuple[SecretKey, str]] = field(default_factory=list)  # Secret, domain
     wanted_verifiers: list[tuple[str, str]] = field(default_factory=list, repr=False)  # user name, password
+    wanted_certificates: list[Wanted] = field(default_factory=list)
     records: dict[str, tuple[dns.DnsRecord, ...]] = field(default_factory=dict)
     credentials: list[tuple[str, str, SecretKey]] = field(default_factory=list)  # domain, user name, Secret
     warnings: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ class _Compiler:
         self._pools = {pool_name(pool) for pool in resources.pools}
         self._domains: dict[str, Resource] = {}
         self._usernames: dict[str, str] = {}
+        self._hostnames: dict[str, str] = {}
 
     def _problem(self, resource: Resource, problem: Problem) -> None:
         self._plan.problems.append(resource.where.problem(("spec", *problem.path), problem.text))
@@ -95,6 +99,19 @@ class _Compiler:
         self._plan.delivery.append(sender_domain(resource))
         self._logins(resource, compiled.logins)
         self._keys(resource)
+        self._certificate(resource)
+
+    def _certificate(self, resource: Resource) -> None:
+        for hostname in resource.spec.get("tls", {}).get("hostnames", ()):
+            if (holder := self._hostnames.setdefault(hostname, pool_name(resource))) != pool_name(resource):
+                self._problem(resource, Problem(("tls", "hostnames"), f"{hostname} is already a host name of {holder}"))
+        match compile_certificate(resource, self._secret, self._observed.certificates):
+            case Certificate() as certificate:
+                self._plan.ingress.append(certificate)
+            case Wanted() as wanted:
+                self._plan.wanted_certificates.append(wanted)
+            case Problem() as problem:
+                self._problem(resource, problem)
 
     def _logins(self, resource: Resource, logins: Mapping[str, tuple[str, SecretKey]]) -> None:
         for credential, (username, key) in logins.items():

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 # The longest deadline of any call (an upload): what a channel with an outdated certificate still gets to finish.
 LONGEST_CALL_SECONDS = 3600.0
+HEALTH_SECONDS = 2.0  # a side that does not say within this that it serves is away
+Channel = aio.Channel
 Server = aio.Server
 _OPTIONS: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 # Between pods. A client resolves the headless Service's name again when a connection ends, so a connection's age (gRPC adds 10 % of jitter)
@@ -265,3 +267,13 @@ async def _retire(channel: aio.Channel) -> None:
     except asyncio.CancelledError:
         await channel.close()
         raise
+
+
+async def is_serving(channel: Channel) -> bool:
+    """Whether the other side says that it serves (grpc.health.v1). Raises nothing for one that is away."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_SECONDS)
+    except aio.AioRpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -3,7 +3,7 @@
 import os
 
 from postroom_core import lifecycle, logs, settings, telemetry
-from postroom_ingress import app
+from postroom_ingress import app, processes
 from postroom_ingress.settings import Settings
 
 
@@ -12,7 +12,10 @@ def main() -> None:
     configured = settings.load(Settings)
     logs.configure("ingress", configured.log_level, addresses=configured.log_addresses)
     telemetry.configure("ingress", os.environ)
-    lifecycle.run(lambda stopping: app.run(configured, stopping))
+    if configured.ingress_processes > 1 and not configured.ingress_worker:
+        lifecycle.run(lambda stopping: processes.run(configured, stopping))
+    else:
+        lifecycle.run(lambda stopping: app.run(configured, stopping))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 # A transaction that is past DATA gets this long; Kubernetes' usual grace is 30 s, ours is set to more.
 DRAIN_SECONDS = 60.0
 CANNOT_START = 3
+HEALTH_SECONDS = 1.0  # between two questions to signer and delivery; a load balancer asks us less often
 
 
 class State:
@@ -41,6 +42,7 @@ class State:
         self.tls = Tls()
         self.loaded = asyncio.Event()
         self.missing = "no directory yet"
+        self.away = ""
         self._spool = spool
         self._needs_certificate = needs_certificate
 
@@ -51,6 +53,17 @@ class State:
         self.missing = "no certificate yet" if self._needs_certificate and self.tls.current() is None else ""
         if not self.missing:
             self.loaded.set()
+
+    async def keep_asking(self, signer: rpc.Channel) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            await self.ask(signer)
+
+    async def ask(self, signer: rpc.Channel) -> None:
+        """Who of those that ingress needs is away: without them every message is answered 451, and somebody else should get the connections."""
+        signing, storing = await asyncio.gather(rpc.is_serving(signer), self._spool.serving())
+        self.away = "" if signing and storing else "the signer does not serve" if storing else "no delivery serves"
 
 
 def ports(settings: Settings) -> list[tuple[Kind, Port]]:
@@ -65,7 +78,7 @@ def ports(settings: Settings) -> list[tuple[Kind, Port]]:
         if where:
             address, _, port = where.rpartition(":")
             behind = name in settings.proxy_listeners
-            found.append((kind, Port(name, address.strip("[]"), int(port), implicit, proxy=behind)))
+            found.append((kind, Port(name, address.strip("[]"), int(port), implicit, proxy=behind, shared=settings.ingress_worker)))
     return found
 
 
@@ -94,12 +107,15 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         directory.subscribe(state.replace)
         with contextlib.suppress(Transient):  # not published yet: readiness says so
             directory.refresh()
-        ready = http.application(lambda: "" if listening else state.missing)
+        ready = http.application(lambda: state.away if listening else state.missing)
         await stack.enter_async_context(http.serve(settings.http, ready))
         follower = asyncio.create_task(supervised("directory", directory.follow))
         stack.callback(follower.cancel)
         signer = await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls))
         clock = SystemClock()
+        await state.ask(signer)
+        asking = asyncio.create_task(supervised("health", lambda: state.keep_asking(signer)))
+        stack.callback(asking.cancel)
         services = Services(SignerClient(signer), spool, clock, deadlines(settings))
         passwords, secret = Passwords(clock), secrets.token_bytes(32)
         if not await _either(state.loaded, stopping):

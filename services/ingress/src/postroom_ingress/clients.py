@@ -13,6 +13,7 @@ from grpc import aio
 from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core.errors import Unavailable
 from postroom_core.reply import Reply
+from postroom_core.rpc import is_serving
 from postroom_ingress.batcher import Batcher, Bounds
 from postroom_ingress.envelope import Envelope
 from postroom_ingress.options import MailOptions
@@ -166,6 +167,7 @@ class Deliveries:
     def __init__(self, connect: Callable[[str], aio.Channel], default_target: str) -> None:
         self._connect = connect
         self._default = default_target
+        self._targets = {default_target} - {""}
         self._channels: dict[str, tuple[aio.Channel, SpoolClient]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -174,13 +176,22 @@ class Deliveries:
         target = target or self._default
         if not target:
             raise Unavailable("spool: the domain's pool has no delivery yet")
+        return self._channel(target)[1].upload(envelope)
+
+    def _channel(self, target: str) -> tuple[aio.Channel, SpoolClient]:
         if target not in self._channels:
             channel = self._connect(target)
             self._channels[target] = channel, SpoolClient(channel)
-        return self._channels[target][1].upload(envelope)
+        return self._channels[target]
+
+    async def serving(self) -> bool:
+        """Whether a delivery serves, of all that the directory names: one pool that is away must not close the door to the others."""
+        channels = [self._channel(target)[0] for target in self._targets]
+        return not channels or any(await asyncio.gather(*map(is_serving, channels)))
 
     def retain(self, targets: Collection[str]) -> None:
         """Closes the channels to other targets; uploads under way may end."""
+        self._targets = {target or self._default for target in (*targets, self._default)} - {""}
         for target in [known for known in self._channels if known not in targets and known != self._default]:
             channel, _ = self._channels.pop(target)
             task = asyncio.get_running_loop().create_task(channel.close(UPLOAD_SECONDS))

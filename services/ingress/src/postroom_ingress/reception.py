@@ -30,6 +30,7 @@ from postroom_ingress.clients import Deliveries, Refusal, Refused, SignerClient,
 from postroom_ingress.data import DataReader
 from postroom_ingress.deadlines import DEFAULT, Deadlines
 from postroom_ingress.envelope import Envelope
+from postroom_ingress.mime import DEEPEST, NestingMeter
 from postroom_ingress.options import MailOptions
 from postroom_ingress.policy import Identity
 from postroom_ingress.stamp import Trace
@@ -44,11 +45,15 @@ HAND_OVER = Histogram(
 CHUNK = 64 * 1024
 # Postfix takes 100 KiB; long To lists and ARC chains need more, nobody needs a MiB. It stays below a gRPC message.
 MOST_HEADER = 256 * 1024
+# A message with fifty hops and as many ARC sets has some 300.
+MOST_FIELDS = 1000
 # RFC 5321 section 6.3 asks for at least 100 to be bearable, in practice a message with 50 hops loops.
 MOST_HOPS = 50
 
 AWAY = Reply(451, "4.3.0", "The message was not accepted because of a temporary fault, try again later")
 HEADER_TOO_LARGE = Reply(554, "5.6.0", f"The header is larger than {MOST_HEADER} octets")
+TOO_MANY_FIELDS = Reply(554, "5.6.0", f"The header has more than {MOST_FIELDS} fields")
+TOO_DEEP = Reply(554, "5.6.0", f"The parts of the message are nested deeper than {DEEPEST}")
 LOOP = Reply(554, "5.4.6", f"The message has passed {MOST_HOPS} hosts, it loops")
 
 
@@ -110,6 +115,7 @@ class Reception:
         if order.chunks:
             self._reader = ChunkReader(order.size_limit, binary=order.envelope.options.binary)
         self._hash = RelaxedBodyHash()
+        self._nesting = NestingMeter()
         self._envelope = order.envelope
         self._head: bytearray | None = bytearray()  # None once the header block is complete
         self._header_block = b""
@@ -209,7 +215,7 @@ class Reception:
         order = self._order
         try:
             fields = parse(block)
-            self._fault = _hops(fields)
+            self._fault = TOO_MANY_FIELDS if len(fields) > MOST_FIELDS else _hops(fields)
             check(fields)
         except MalformedHeader as error:
             self._fault = Reply(554, "5.6.0", str(error))
@@ -217,6 +223,7 @@ class Reception:
             self._fault = self._fault or policy.check_from(order.identity, fields, utf8=order.trace.utf8)
             self._header_block = stamp.header_block(fields, order.trace, submission=order.submission)
             self._eight_bit_header = not block.isascii()
+            self._nesting.start(next((field.value for field in fields if field.key == b"content-type"), b""))
             self._envelope = replace(order.envelope, options=self._options(fields))
 
     def _options(self, fields: tuple[Field, ...]) -> MailOptions:
@@ -228,6 +235,11 @@ class Reception:
 
     async def _body(self, content: bytes) -> None:
         self._hash.feed(content)
+        self._nesting.feed(content)
+        if self._nesting.too_deep:
+            self._fault = TOO_DEEP
+            self.abandon()
+            return
         self._body_size += len(content)
         self._pending += content
         while len(self._pending) > CHUNK:

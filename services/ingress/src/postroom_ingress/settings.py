@@ -29,6 +29,8 @@ class Settings(ServiceSettings):
     proxy_networks: CommaList = Field(default=(), description="CIDRs of the load balancers; those listeners refuse everybody else")
     max_recipients: int = Field(default=1000, ge=100, description="per message; RFC 5321 section 4.5.3.1.8 asks for 100 at least")
 
+    ingress_processes: int = Field(default=1, ge=1, le=64, description="processes on the same ports, one for each core that mail may use")
+    ingress_worker: bool = Field(default=False, description="set for the processes that postroom_ingress starts itself")
     idle_seconds: float = Field(default=300.0, gt=0, description="silence before a command; RFC 5321 section 4.5.3.2.7 asks for 5 minutes")
     session_seconds: float = Field(default=14_400.0, gt=0, description="the whole session: pools of connections reconnect a few times a day")
     proxy_seconds: float = Field(default=5.0, gt=0, description="a PROXY header: load balancers send it with the first packet")

@@ -1,7 +1,7 @@
-"""Runs the services as processes: starts them, restarts one that dies, ends them in order. Knows nothing of mail.
+"""Runs services as processes: starts them, restarts one that dies, ends them in order. Knows nothing of mail.
 
-Every child is in a session of its own, so that Ctrl-C in a terminal reaches `postroom up` alone, which then drains them one after the other. Each
-holds the end of a pipe as its standard input: if `postroom up` is killed, the children see it end and drain by themselves.
+Every child is in a session of its own, so that Ctrl-C in a terminal reaches the parent alone (`postroom up`, or an ingress of several processes),
+which then drains them. Each holds the end of a pipe as its standard input: if the parent is killed, the children see it end and drain by themselves.
 """
 
 import asyncio

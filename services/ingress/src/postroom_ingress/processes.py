@@ -1,0 +1,118 @@
+"""Several processes of ingress on the same ports: starts them, speaks HTTP for all of them, ends them. Never touches a message.
+
+Each process is a whole ingress with a loop of its own; the kernel divides new connections among them (SO_REUSEPORT). This one adds their metrics up,
+is ready when all of them are, and passes the request to stop on; each drains by itself. One that dies is started again while the others go on.
+"""
+
+import asyncio
+import math
+import os
+import pathlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import aiohttp
+import structlog
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from postroom_core import http
+from postroom_core.lifecycle import Stopping
+from postroom_core.supervise import Child
+from postroom_ingress.settings import Settings
+
+log = structlog.get_logger(__name__)
+ASK_SECONDS = 2.0  # a process that is busy for longer is not ready
+
+
+async def run(settings: Settings, stopping: Stopping) -> None:
+    """Until asked to stop and drained. Raises Permanent when the processes cannot run with this configuration."""
+    with tempfile.TemporaryDirectory(prefix="postroom-ingress-") as folder:  # mode 0700; holds sockets alone
+        sockets = [pathlib.Path(folder) / f"{number}.sock" for number in range(settings.ingress_processes)]
+        children = [Child("postroom_ingress", environment(settings, socket)) for socket in sockets]
+        try:
+            async with http.serve(settings.http, application(sockets)), asyncio.TaskGroup() as group:
+                running = [group.create_task(child.run()) for child in children]
+                waiting = group.create_task(_drain(stopping, children))
+                await asyncio.wait(running)
+                waiting.cancel()
+        finally:
+            for child in children:
+                child.kill()
+
+
+def environment(settings: Settings, socket: pathlib.Path) -> dict[str, str]:
+    """Of one of the processes: its own place for HTTP, and its share of the connections."""
+    share = math.ceil(settings.max_connections / settings.ingress_processes)
+    mine = {"POSTROOM_INGRESS_WORKER": "true", "POSTROOM_HTTP": f"unix:{socket}", "POSTROOM_MAX_CONNECTIONS": str(share)}
+    return {**os.environ, **mine}
+
+
+async def _drain(stopping: Stopping, children: Sequence[Child]) -> None:
+    await stopping.wait()
+    await asyncio.gather(*(child.stop() for child in children))
+
+
+def application(sockets: Sequence[pathlib.Path]) -> web.Application:
+    """/metrics added up, /healthz of this process, /readyz of all."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        answers = await asyncio.gather(*(_ask(socket, "/metrics") for socket in sockets))
+        return web.Response(text=total(text for status, text in answers if status == 200), content_type="text/plain", charset="utf-8")
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        answers = await asyncio.gather(*(_ask(socket, "/readyz") for socket in sockets))
+        faults = [f"process {number}: {text.strip()}" for number, (status, text) in enumerate(answers, 1) if status != 200]
+        return web.Response(text="\n".join(faults or ["ok"]) + "\n", status=503 if faults else 200)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+async def _ask(socket: pathlib.Path, path: str) -> tuple[int, str]:
+    """(status, text); 0 when it does not answer."""
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session,
+            session.get(f"http://ingress{path}") as response,
+        ):
+            return response.status, await response.text()
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return 0, "no answer"
+
+
+def total(texts: Iterable[str]) -> str:
+    """The sum of Postroom's metrics over the processes: counters, histograms, and gauges, all of which count something.
+
+    What a Python process says of itself (memory, garbage collections) has no meaning as a sum and is left out, and so are times of creation. The
+    counters of a process that died are gone with it, which Prometheus takes for a reset.
+    """
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
+    kinds: dict[str, tuple[str, str]] = {}
+    families: dict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = defaultdict(list)
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            if not family.name.startswith("postroom_") or family.name.endswith("_created"):
+                continue
+            kinds[family.name] = (family.type, family.documentation)
+            for sample in family.samples:
+                key = (sample.name, tuple(sample.labels.items()))
+                if key not in sums:
+                    families[family.name].append(key)
+                sums[key] += sample.value
+    lines = []
+    for name, (kind, documentation) in kinds.items():
+        named = f"{name}_total" if kind == "counter" else name
+        lines += [f"# HELP {named} {documentation}", f"# TYPE {named} {kind}"]
+        lines += [f"{sample}{_labels(labels)} {sums[sample, labels]}" for sample, labels in families[name]]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    quoted = ",".join('{}="{}"'.format(name, value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")) for name, value in labels)
+    return f"{{{quoted}}}" if quoted else ""
