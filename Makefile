@@ -1,6 +1,6 @@
 # Every command of this project. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help sync check format test heavy e2e protos lock bench images ci
+.PHONY: help guard sync check format test heavy e2e protos lock bench images ci
 
 CODE := protos services operator cli tests bench scripts
 
@@ -39,6 +39,9 @@ lock:  ## resolve every dependency anew and pin what was found
 
 bench:  ## messages per second and CPU per message, next to Postfix and OpenDKIM on this machine
 	uv run python bench/run.py
+
+guard:  ## fails when Postroom has become much slower than the committed ratio
+	uv run python bench/guard.py
 
 images:  ## one container image per service, one of the operator, one of the command
 	for service in services/ingress services/signer services/delivery operator cli; do docker build -f $$service/Dockerfile -t postroom-$$(basename $$service) . || exit 1; done

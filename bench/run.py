@@ -97,7 +97,8 @@ async def measure(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[
         try:
             for case in cases(arguments.cases, arguments.messages):
                 await _case(with_rate(case, results), arguments.runs, contenders, sink, results)
-            return results, {contender.name: await _syncs(contender) for contender in contenders}
+            counted = contenders if arguments.syncs else []
+            return results, {contender.name: await _syncs(contender) for contender in counted}
         finally:
             sink.stop()
 
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--sink-port", type=int, default=2599)
     parser.add_argument("--results", type=pathlib.Path)
+    parser.add_argument("--no-syncs", dest="syncs", action="store_false", help="leave out counting fsync by strace")
     arguments = parser.parse_args()
     if unknown := [*(set(arguments.cases) - set(CASES)), *(set(arguments.contenders) - set(CONTENDERS))]:
         parser.error(f"unknown: {', '.join(unknown)}; there are the cases {', '.join(CASES)} and the contenders {', '.join(CONTENDERS)}")
