@@ -84,13 +84,24 @@ class Session:
         """The next reply, bounded in time, lines and octets."""
         self._outstanding = max(1, self._outstanding)
         lines: list[tuple[int, bool, str]] = []
-        async with asyncio.timeout(seconds):
-            while len(lines) < REPLY_LINES:
-                lines.append(parse_line(await self.connection.line(REPLY_LINE)))
-                if not lines[-1][1]:
-                    self._outstanding -= 1
-                    return assemble(lines)
-        raise ProtocolError("a reply without end")
+        if (reply := self._whole(lines)) is None:
+            async with asyncio.timeout(seconds):
+                while reply is None:
+                    lines.append(parse_line(await self.connection.line(REPLY_LINE)))
+                    reply = self._whole(lines)
+        self._outstanding -= 1
+        return reply
+
+    def _whole(self, lines: list[tuple[int, bool, str]]) -> Reply | None:
+        """The reply that begins with `lines`, as soon as its last line has arrived; what has arrived is taken without waiting."""
+        while not lines or lines[-1][1]:
+            if len(lines) >= REPLY_LINES:
+                raise ProtocolError("a reply without end")
+            line = self.connection.line_now(REPLY_LINE)
+            if line is None:
+                return None
+            lines.append(parse_line(line))
+        return assemble(lines)
 
     def send(self, data: bytes, replies: int = 1) -> None:
         """Queues commands whose `replies` will be read in order."""
