@@ -87,9 +87,12 @@ def cpu_seconds(pids: list[int]) -> float:
 class Postroom:
     """`postroom up`, with its SQLite spool, or with a PostgreSQL server of its own (the tests' one: its defaults, fsync on)."""
 
-    def __init__(self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str, *, postgres: bool = False) -> None:
+    def __init__(
+        self, folder: pathlib.Path, key: pathlib.Path, sink_port: int, resolver: str, *, postgres: bool = False, extra: tuple[str, ...] = ()
+    ) -> None:
+        """`extra` are further settings, NAME=VALUE, which the name tells."""
         folder.mkdir()
-        self.name = "Postroom (PostgreSQL)" if postgres else "Postroom (SQLite)"
+        self.name = " ".join(["Postroom (PostgreSQL)" if postgres else "Postroom (SQLite)", *extra])
         self.database = Server(shared_buffers="256MB") if postgres else None
         spool = self.database.database() if self.database is not None else ""
         self.signed = True
@@ -106,6 +109,7 @@ class Postroom:
             "POSTROOM_HOSTNAME": HOSTNAME,
             "POSTROOM_LOG_LEVEL": "warning",
             **({"POSTROOM_SPOOL_URL": spool} if spool else {}),
+            **dict(setting.split("=", 1) for setting in extra),
         }
         postroom = str(pathlib.Path(sys.executable).with_name("postroom"))
         command = [postroom, "up", str(file), "--json", "--ports", ",".join(f"{name}={port}" for name, port in ports.items())]

@@ -23,7 +23,7 @@ _COMMANDS = {
     "explain": "queue",
     "queue": "queue",
     "send": "send",
-    "stats": "queue",
+    "stats": "statistics",
     "up": "starting",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +12,15 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc import aio
 
-from postroom.v1 import queue_pb2, queue_pb2_grpc
+from postroom.v1 import analytics_pb2, analytics_pb2_grpc, queue_pb2, queue_pb2_grpc
 from postroom_cli.cluster import Installation
 from postroom_cli.layout import Layout
 from postroom_core import rpc
 from postroom_core.errors import Permanent, Unavailable
 
 SECONDS = 10.0
+# gRPC messages have a megabyte at most: some hundred octets a row.
+MOST_ROWS = 2000
 ACTIONS = {
     "retry": queue_pb2.ActRequest.RETRY,
     "hold": queue_pb2.ActRequest.HOLD,
@@ -91,9 +94,10 @@ class QueueClient:
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = queue_pb2_grpc.QueueStub(channel)
+        self._analytics = analytics_pb2_grpc.AnalyticsStub(channel)
 
-    async def list(self, *, states: Sequence[str] = (), domain: str = "", sender: str = "", limit: int = 100) -> list[Message]:
-        request = queue_pb2.ListRequest(states=states, domain=domain, sender=sender, limit=limit)
+    async def list(self, *, states: Sequence[str] = (), domain: str = "", sender: str = "", limit: int = 100, after: str = "") -> list[Message]:
+        request = queue_pb2.ListRequest(states=states, domain=domain, sender=sender, limit=limit, after=after)
         with _mapped():
             response = await self._stub.List(request, timeout=SECONDS)
         return [_message(summary) for summary in response.messages]
@@ -124,6 +128,13 @@ class QueueClient:
         with _mapped():
             response = await self._stub.DeadLetters(queue_pb2.DeadLettersRequest(limit=limit), timeout=SECONDS)
         return [DeadLetter(letter.message_id, letter.at_ms, letter.reason, letter.header_block) for letter in response.letters]
+
+    async def analytics(self, since: int, until: int, by: Sequence[str], where: Mapping[str, str]) -> builtins.list[dict[str, Any]]:
+        """Rows of counts and latencies, the busiest first; times in Unix milliseconds."""
+        request = analytics_pb2.AnalyticsRequest(since_ms=since, until_ms=until, by=by, where=where, limit=MOST_ROWS)
+        with _mapped():
+            response = await self._analytics.Query(request, timeout=SECONDS * 3)
+        return [_row(row) for row in response.rows]
 
     async def stats(self) -> dict[str, Any]:
         with _mapped():
@@ -159,9 +170,16 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except aio.AioRpcError as error:
-        if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+        if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
             raise Permanent(error.details() or "not found") from error
         raise Unavailable(f"Postroom does not answer ({error.code().name}); is postroom up running with this data folder?") from error
+
+
+def _row(row: analytics_pb2.AnalyticsRow) -> dict[str, Any]:
+    latencies = {
+        name: {"count": found.count, "p50_ms": found.p50_ms, "p95_ms": found.p95_ms, "p99_ms": found.p99_ms} for name, found in row.latencies.items()
+    }
+    return {"values": list(row.values), "counts": dict(row.counts), "latencies": latencies}
 
 
 def _message(summary: queue_pb2.MessageSummary, **detail: Any) -> Message:

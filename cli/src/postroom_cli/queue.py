@@ -241,30 +241,3 @@ def events(follow: bool, message: str, json_: bool) -> None:
                         show.out.print(f"  {found.title}: {found.remedy}", style="dim", markup=False, soft_wrap=True)
 
     run(tell())
-
-
-@click.command()
-@as_json
-def stats(json_: bool) -> None:
-    """The queue in numbers."""
-
-    async def ask() -> dict[str, Any]:
-        async with connected(place()) as client:
-            return await client.stats()
-
-    found = run(ask())
-    if json_:
-        _dump(found)
-        return
-    table = Table("recipients", "count")
-    for state, count in sorted(found["recipients"].items()):
-        table.add_row(state, str(count))
-    table.add_row("due now", str(found["due"]))
-    table.add_row("oldest due", f"{found['oldest_due_seconds']} s")
-    table.add_row("ambiguous", str(found["in_doubt"]))
-    show.out.print(table)
-    if found["destinations"]:
-        table = Table("pool", "destination", "scheduled", "connections", "suspended")
-        for row in found["destinations"]:
-            table.add_row(row["pool"], row["destination"], str(row["scheduled"]), str(row["connections"]), "yes" if row["suspended"] else "")
-        show.out.print(table)

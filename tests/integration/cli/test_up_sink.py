@@ -187,3 +187,18 @@ def test_a_reply_in_quotes_is_explained_without_a_message(machine: Machine) -> N
     assert told.startswith("Blocklisted address: ")
     assert "what to do: Find the cause first" in told
     assert json.loads(machine.postroom("explain", "535 5.7.8 Authentication failed", "--json"))["explanation"]["name"] == "submission-authentication"
+
+
+def test_stats_by_group_count_what_was_sent_as_table_json_and_csv(machine: Machine) -> None:
+    import time
+
+    machine.postroom("send", "--from", "a@sink.example", "--to", "b@counted.example")
+    end = time.monotonic() + 20
+    arguments = ("stats", "--by", "destination", "--where", "domain=sink.example")
+    while not (found := [row for row in json.loads(machine.postroom(*arguments, "--json")) if row["destination"] == "counted.example"]):
+        assert time.monotonic() < end, "the roll-up comes within seconds"
+    assert (found[0]["delivered"], found[0]["bounced"]) == (1, 0)
+    assert found[0]["delivery_p95_ms"] > 0
+    assert "counted.example,0,1," in machine.postroom(*arguments, "--csv")
+    assert "counted.example" in machine.postroom(*arguments)
+    assert "'moon' is no group" in machine.postroom("stats", "--by", "moon", status=2)

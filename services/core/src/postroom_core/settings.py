@@ -23,6 +23,8 @@ PREFIX = "POSTROOM_"
 # One a line, so that two changes meet only where they concern the same name.
 _NAMES = """
 ALLOWED_MX_NETWORKS
+ANALYTICS
+CAMPAIGN_HEADER
 CA_FILE
 CONTENT_SECONDS
 DATA_DIR

@@ -9,12 +9,13 @@ import sys
 
 import structlog
 
-from postroom.v1 import queue_pb2_grpc, spool_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
+from postroom_delivery.analytics_servicer import AnalyticsServicer, keep
 from postroom_delivery.clients import SignerClient
 from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.pools import Pools
@@ -53,17 +54,21 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     hops = Hops(Resolver(settings.resolvers), HopSettings(settings.hostname, settings.remote_smtp_port, allowed, settings.ca_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
+        counting = spool if settings.analytics else None
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         parts = Parts(spool, pools, hops, clock, settings.hostname, signing)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
-            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock), server)
+            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
+            analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 
         ready = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
         await stack.enter_async_context(http.serve(settings.http, ready))
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
+        if counting is not None:
+            tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))
         stack.push_async_callback(_cancel, tasks)
         await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS, tls=settings.grpc_tls))
         log.info("delivery is serving", spool=spool.name, holder=holder)

@@ -27,6 +27,7 @@ from postroom_delivery.pools import Pools
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import OPEN_STATES, Claim, DeadLetter, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
+from postroom_delivery.spool.rollup import campaign
 
 log = structlog.get_logger(__name__)
 ACCEPTED = Counter("postroom_delivery_accepted", "Messages committed to the spool", ["outcome"])
@@ -45,8 +46,9 @@ EVENT_PAGE = 500
 class SpoolServicer(spool_pb2_grpc.SpoolServicer):
     """What ingress hands over."""
 
-    def __init__(self, spool: Spool, pools: Pools, clock: Clock) -> None:
+    def __init__(self, spool: Spool, pools: Pools, clock: Clock, campaign_header: str = "") -> None:
         self._spool = spool
+        self._campaign_header = campaign_header
         self._pools = pools
         self._clock = clock
 
@@ -100,7 +102,8 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
         destinations = {r.address: self._pools.destination(envelope.pool, r.address.rpartition("@")[2]) for r in envelope.recipients}
         expires = retry.expires_at(max(envelope.received_at_ms, envelope.options.hold_until_ms), self._pools.get(envelope.pool).retry)
         with ACCEPT_SECONDS.time():
-            refusal = await self._spool.accept(wire.message(envelope, chunk.end, destinations, expires), (sequence, chunk.body))
+            named = campaign(chunk.end.header_block, self._campaign_header)
+            refusal = await self._spool.accept(wire.message(envelope, chunk.end, destinations, expires, named), (sequence, chunk.body))
         ACCEPTED.labels("refused" if refusal else "accepted").inc()
         return wire.refused(refusal) if refusal else wire.accepted(envelope.message_id)
 

@@ -24,6 +24,11 @@ class Settings(ServiceSettings):
     signer_target: str = Field(default="", description="gRPC target of the signer, for delivery's own messages; empty leaves them unsigned")
     ca_file: str = Field(default="", description="CA bundle for verifying smart hosts; empty is certifi's")
 
+    analytics: bool = Field(default=True, description="whether events are counted by hour for `postroom stats --by` and the page")
+    campaign_header: str = Field(
+        default="X-Campaign", pattern=r"^[!-9;-~]{0,64}$", description="header field whose value analytics group by; empty is none"
+    )
+
     @field_validator("resolvers", "allowed_mx_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

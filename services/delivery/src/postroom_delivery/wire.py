@@ -5,8 +5,8 @@ from postroom_core.reply import Reply
 from postroom_delivery.spool.model import Allowance, DeadLetter, EventRow, ListFilter, MailOptions, MessageRow, NewMessage, NewRecipient, Stats
 
 
-def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict[str, str], expires_at: int) -> NewMessage:
-    """`destinations` by recipient address."""
+def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict[str, str], expires_at: int, campaign: str = "") -> NewMessage:
+    """`destinations` by recipient address; `campaign` as analytics count it."""
     return NewMessage(
         id=envelope.message_id,
         tenant=envelope.tenant,
@@ -26,6 +26,7 @@ def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict
         traceparent=envelope.traceparent,
         allowances=tuple(Allowance(a.key, a.window_seconds, a.maximum) for a in envelope.allowances),
         options=_options(envelope.options),
+        campaign=campaign,
     )
 
 

@@ -7,7 +7,7 @@ Every method raises Unavailable when the database cannot be used now; nothing is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from postroom_core.reply import Reply
@@ -31,7 +31,20 @@ from postroom_delivery.spool.model import (
 LEASE_MS = 60_000
 
 
-class Spool(Protocol):
+class RollUps(Protocol):
+    """Analytics: counts its events once, for questions that never scan them. See postroom_delivery.spool.rollup."""
+
+    async def roll_up(self) -> int:
+        """Counts the next page of events; how many. Safe to call from several processes: each event is counted once."""
+
+    async def facts(self, span: tuple[int, int, int], by: tuple[str, ...], where: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, int, int]]:
+        """(group's values, measure, bucket, count) of `span`: grain, since and until in milliseconds."""
+
+    async def forget_facts(self, now: int) -> None:
+        """Drops what is older than is kept."""
+
+
+class Spool(RollUps, Protocol):
     """See the module's text for the order of calls.
 
     `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a

@@ -91,6 +91,7 @@ class NewMessage:
     allowances: tuple[Allowance, ...] = ()
     options: MailOptions = MailOptions()
     sign: bool = False
+    campaign: str = ""  # what analytics group by; see postroom_delivery.spool.rollup
 
 
 @dataclass(frozen=True, slots=True)

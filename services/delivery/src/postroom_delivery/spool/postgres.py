@@ -6,7 +6,7 @@ one process wakes the others by a notification, at most one in NOTIFY_SECONDS; l
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ import structlog
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.lifecycle import supervised
 from postroom_core.reply import Reply
-from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_settle
+from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_rollup, postgres_settle
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
@@ -218,6 +218,17 @@ class PostgresSpool:
 
     async def sweep(self, before: int) -> int:
         return await self._link.run(before, lambda transaction: _sweep(transaction, before))
+
+    # Analytics
+
+    async def roll_up(self) -> int:
+        return await self._link.run(0, postgres_rollup.roll_up, lazy=True)
+
+    async def facts(self, span: tuple[int, int, int], by: tuple[str, ...], where: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, int, int]]:
+        return await self._link.read(lambda c: postgres_rollup.ask(c, span, by, where))
+
+    async def forget_facts(self, now: int) -> None:
+        await self._link.run(now, lambda transaction: postgres_rollup.forget(transaction, transaction.now))
 
     async def close(self) -> None:
         """Waits for what was submitted; what is still leased is free for others at once."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from postroom_core.reply import Reply
 from postroom_delivery.spool.model import EventDetail, NewMessage
-from postroom_delivery.spool.postgres_link import Transaction
+from postroom_delivery.spool.postgres_link import Transaction, clean
 
 NOT_WHOLE = Reply(451, "4.3.0", "The message did not arrive whole, please send it again")
 
@@ -78,6 +78,7 @@ def _row(message: NewMessage) -> tuple[object, ...]:
         message.headers,
         *message.options.columns(),
         message.sign,
+        clean(message.campaign),
     )
 
 

@@ -11,13 +11,14 @@ import os
 import pathlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
-from postroom_delivery.spool import sqlite_accept, sqlite_claim, sqlite_read, sqlite_settle
+from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
@@ -162,6 +163,24 @@ class SqliteSpool:
 
     async def sweep(self, before: int) -> int:
         return await self._writer.submit(lambda c: sqlite_settle.sweep(c, before, SWEEP))
+
+    # Analytics
+
+    async def roll_up(self) -> int:
+        def read(connection: sqlite3.Connection) -> tuple[int, int, int, Counter[rollup.Fact]]:
+            cursor, found = sqlite_rollup.unseen(connection)
+            return cursor, found[-1].number if found else cursor, len(found), rollup.fold(found)
+
+        cursor, last, count, facts = await self._read(read)
+        if not count:
+            return 0
+        return count if await self._writer.submit(lambda c: sqlite_rollup.add(c, cursor, last, facts)) else 0
+
+    async def facts(self, span: tuple[int, int, int], by: tuple[str, ...], where: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, int, int]]:
+        return await self._read(lambda c: sqlite_rollup.ask(c, span, by, where))
+
+    async def forget_facts(self, now: int) -> None:
+        await self._writer.submit(lambda c: sqlite_rollup.forget(c, now))
 
     async def close(self) -> None:
         """Waits for what was submitted. The reader last: a running read must end first."""

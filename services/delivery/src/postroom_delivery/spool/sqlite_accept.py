@@ -46,7 +46,9 @@ def _insert(connection: sqlite3.Connection, message: NewMessage) -> None:
         message.eight_bit,
     )
     rest = (message.ret, message.envid, message.client_address, message.traceparent, message.received_at, message.expires_at)
-    connection.execute(SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers, *message.options.columns(), message.sign))
+    connection.execute(
+        SQL["insert_message"], (*row, *rest, len(message.recipients), message.headers, *message.options.columns(), message.sign, message.campaign)
+    )
     due = max(message.received_at, message.options.hold_until)
     for new in message.recipients:
         domain = new.address.rpartition("@")[2]

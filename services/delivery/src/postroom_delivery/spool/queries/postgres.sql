@@ -46,10 +46,10 @@ WHERE usage.key = given.key AND usage.window_seconds = given.seconds;
 -- A second accept of the same id inserts nothing.
 INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
   received_at, expires_at, open_recipients, headers,
-  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign)
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign, campaign)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::boolean[],
   $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::int[], $17::bytea[],
-  $18::boolean[], $19::boolean[], $20::boolean[], $21::boolean[], $22::bigint[], $23::bigint[], $24::boolean[], $25::int[], $26::boolean[])
+  $18::boolean[], $19::boolean[], $20::boolean[], $21::boolean[], $22::bigint[], $23::bigint[], $24::boolean[], $25::int[], $26::boolean[], $27::text[])
 ON CONFLICT (id) DO NOTHING RETURNING id;
 
 -- name: insert_recipients

@@ -2,8 +2,8 @@
 -- A second accept of the same id inserts nothing.
 INSERT INTO message (id, tenant, pool, domain, credential, reverse_path, body_size, size, eight_bit, ret, envid, client_address, traceparent,
   received_at, expires_at, open_recipients, headers,
-  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
+  smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority, sign, campaign)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING;
 
 -- name: insert_body
 INSERT INTO body (message, sequence, data) VALUES (?, ?, ?) ON CONFLICT (message, sequence) DO UPDATE SET data = excluded.data;
