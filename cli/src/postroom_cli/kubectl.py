@@ -8,7 +8,8 @@ from rich.table import Table
 from postroom_cli import show
 from postroom_cli.cluster import Installation
 from postroom_cli.command import as_json, guarded, run
-from postroom_cli.queue import events, explain, queue, stats
+from postroom_cli.queue import events, explain, queue
+from postroom_cli.statistics import stats
 from postroom_core.errors import Permanent
 
 
