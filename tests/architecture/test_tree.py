@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from postroom_core import settings
 from postroom_delivery.settings import Settings as DeliverySettings
 from postroom_ingress.settings import Settings as IngressSettings
+from postroom_operator.settings import Settings as OperatorSettings
 from postroom_signer.settings import Settings as SignerSettings
 
 from architecture.tree import ROOT, files
@@ -43,7 +44,7 @@ def test_operator_is_no_package() -> None:
 
 
 def test_the_known_settings_are_those_of_the_services() -> None:
-    fields = {name for service in (DeliverySettings, IngressSettings, SignerSettings) for name in service.model_fields}
+    fields = {name for service in (DeliverySettings, IngressSettings, OperatorSettings, SignerSettings) for name in service.model_fields}
     expected = {settings.PREFIX + name.upper() for name in fields} | {"POSTROOM_DATA_DIR", "POSTROOM_LIFELINE"}
     assert expected == set(settings.KNOWN - settings.NOT_YET)
 

@@ -3,37 +3,25 @@
 Files are made with their final mode (keys 0400, secrets 0600) and put in place by a rename; no key or password is ever printed or logged here.
 """
 
-import base64
 import datetime
-import hashlib
 import hmac
 import json
 import os
 import pathlib
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from postroom_cli.layout import Layout
-from postroom_core.documents import Certificate, ScramVerifier, ScryptVerifier, Verifier
+from postroom_core.documents import Certificate, Verifier
+from postroom_operator import certificates, verifiers
 from postroom_operator.plan import keys
 from postroom_operator.plan.compile import Observed
 from postroom_operator.plan.findings import SecretKey
 from postroom_operator.plan.keys import StoredKey
 from postroom_operator.resources import Secret
-
-# Browsers' limit for public certificates; nobody verifies this one, but tools complain about longer ones.
-CERTIFICATE_DAYS = 397
-RENEW_DAYS = 30
-# RFC 7677 asks for 4096 at least; passwords we make have 190 bits, more rounds would only slow every SCRAM login.
-SCRAM_ITERATIONS = 4096
-SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # RFC 7914's interactive cost: 16 MiB, some 50 ms
 
 
 def write(path: pathlib.Path, content: str, mode: int) -> None:
@@ -110,7 +98,7 @@ class Store:
         if digest in kept:
             self._verifiers[(username, password)] = Verifier.model_validate(kept[digest])
             return
-        verifier = self._verifiers[(username, password)] = derive(password)
+        verifier = self._verifiers[(username, password)] = verifiers.derive(password)
         kept[digest] = verifier.model_dump()
         write(self._layout.secrets / "verifiers.json", json.dumps(kept), 0o600)
 
@@ -133,65 +121,18 @@ class Store:
         path = self._layout.tls / "default.json"
         if path.exists():
             document = Certificate.model_validate_json(path.read_text())
-            loaded = x509.load_pem_x509_certificate(document.chain.encode())
-            names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
-            if names[0] == own_name and _lasts(document, now):
+            if certificates.names(document)[0] == own_name and certificates.lasts(document, now):
                 return document
         names = [own_name] if own_name == "localhost" else [own_name, "localhost"]
-        document = _self_signed("default", names, now)
+        document = certificates.self_signed("default", names, now)
         write(path, document.model_dump_json(), 0o600)
         return document
 
     def _certificates(self, now: datetime.datetime) -> dict[str, Certificate]:
         found = [Certificate.model_validate_json(path.read_text()) for path in self._layout.tls.glob("*/*.json")]
-        return {document.name: document for document in found if _lasts(document, now)}
+        return {document.name: document for document in found if certificates.lasts(document, now)}
 
     def make_certificate(self, name: str, hostnames: tuple[str, ...], now: datetime.datetime) -> None:
         """A self-signed certificate of a MailDomain, `name` being namespace/name."""
-        document = _self_signed(name, hostnames, now).model_copy(update={"hostnames": hostnames})
+        document = certificates.self_signed(name, hostnames, now).model_copy(update={"hostnames": hostnames})
         write(self._layout.tls / f"{name}.json", document.model_dump_json(), 0o600)
-
-
-def derive(password: str) -> Verifier:
-    """A verifier with new salts (RFC 5802 section 3, RFC 7914)."""
-    salt = secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    scram = ScramVerifier(
-        salt=_base64(salt),
-        iterations=SCRAM_ITERATIONS,
-        stored_key=_base64(hashlib.sha256(client_key).digest()),
-        server_key=_base64(hmac.digest(salted, b"Server Key", "sha256")),
-    )
-    salt = secrets.token_bytes(16)
-    key = hashlib.scrypt(password.encode(), salt=salt, maxmem=64 * 1024 * 1024, dklen=32, **SCRYPT)
-    return Verifier(scram=scram, scrypt=ScryptVerifier(salt=_base64(salt), key=_base64(key), **SCRYPT))
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _lasts(document: Certificate, now: datetime.datetime) -> bool:
-    ends = x509.load_pem_x509_certificate(document.chain.encode()).not_valid_after_utc
-    return ends - now > datetime.timedelta(days=RENEW_DAYS)
-
-
-def _self_signed(document: str, hostnames: Sequence[str], now: datetime.datetime) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostnames[0][:64])])
-    names = [x509.DNSName(hostname) for hostname in hostnames]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return Certificate(name=document, chain=certificate.public_bytes(Encoding.PEM).decode(), private_key=private)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
-from postroom_cli.store import derive
 from postroom_core import rpc
 from postroom_core.directory import publish
 from postroom_core.documents import Certificate, Client, Credential, Domain, DomainLimits
@@ -21,6 +20,7 @@ from postroom_core.lifecycle import Stopping
 from postroom_core.testing.certificate import self_signed
 from postroom_ingress import app
 from postroom_ingress.settings import Settings
+from postroom_operator.verifiers import derive
 
 VERIFIER = derive("p")
 HELLO = b"From: a@d.example\r\n\r\nhello\r\n"

@@ -67,6 +67,23 @@ RULES: list[tuple[str, Change, Change, str, str]] = [
      "spec.retry.backoff.initial", "1s or more"),
     ("SendingPool", put(("retry", "backoff"), {"initial": "4h"}), put(("retry", "backoff"), {"initial": "5h"}),
      "spec.retry.backoff.initial", "not be longer than max"),
+    ("MailDomain", put(("dkim", "rotation"), {"interval": "169h"}), put(("dkim", "rotation"), {"interval": "23h", "overlap": "20h"}),
+     "spec.dkim.rotation.interval", "interval must be 24h"),
+    ("MailDomain", put(("dkim", "rotation"), {"overlap": "72h"}), put(("dkim", "rotation"), {"overlap": "71h"}),
+     "spec.dkim.rotation.overlap", "overlap must be 72h"),
+    ("MailDomain", put(("dkim", "rotation"), {"interval": "100h", "overlap": "99h"}),
+     put(("dkim", "rotation"), {"interval": "100h", "overlap": "100h"}), "spec.dkim.rotation.overlap", "overlap must be shorter than interval"),
+    ("MailDomain", put(("credentials", 0, "rotation"), {"interval": "2h", "overlap": "1h"}),
+     put(("credentials", 0, "rotation"), {"interval": "0h", "overlap": "0h"}), "spec.credentials[0].rotation.interval", "interval must be 1h"),
+    ("MailDomain", put(("credentials", 0, "rotation"), {"interval": "2h", "overlap": "1h"}),
+     put(("credentials", 0, "rotation"), {"interval": "2h", "overlap": "2h"}), "spec.credentials[0].rotation.overlap", "shorter than its interval"),
+    ("SendingPool", put(("replicas",), 2), put(("replicas",), 3), "spec.replicas", "replicas is set by the autoscaler"),
+    ("SendingPool", put(("domains", "namespaces"), {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}),
+     put(("domains", "namespaces"), {"from": "Selector"}), "spec.domains.namespaces.selector", "selector belongs to"),
+    ("SendingPool", put(("autoscaling",), {"minReplicas": 20}), put(("autoscaling",), {"minReplicas": 21}),
+     "spec.autoscaling.minReplicas", "minReplicas exceeds maxReplicas"),
+    ("SendingPool", put(("autoscaling",), {"provider": "KEDA", "minReplicas": 0}), put(("autoscaling",), {"provider": "HPA", "minReplicas": 0}),
+     "spec.autoscaling.minReplicas", "possible with KEDA only"),
 ]  # fmt: skip
 
 
@@ -110,13 +127,42 @@ def test_every_rule_is_in_the_table() -> None:
         return [found for value in node for found in rules(value)] if isinstance(node, list) else []
 
     messages = {message for kind in schema.KINDS for message in rules(schema.schema(kind))}
-    tested = [words for _, _, _, _, words in RULES] + ["immutable", "cannot be removed", "the name must be a DNS label"]
+    tested = [words for _, _, _, _, words in RULES] + [
+        "immutable",
+        "cannot be removed",
+        "the name must be a DNS label",
+        "the name must have at most 63",
+        "cannot change between",
+    ]
     assert [message for message in messages if not any(words in message for words in tested)] == []
 
 
 @pytest.mark.parametrize(("name", "status"), [("a-pool", 201), ("a.pool", 422), ("1pool", 422), ("a" * 41, 422)])
 def test_the_name_of_a_pool_can_name_a_service(api: ApiServer, name: str, status: int) -> None:
     assert create(api, "SendingPool", MINIMAL["SendingPool"], name)[0] == status
+
+
+@pytest.mark.parametrize(("name", "status"), [("a" * 63, 201), ("a" * 64, 422)])
+def test_the_name_of_a_mail_domain_can_be_a_label(api: ApiServer, name: str, status: int) -> None:
+    assert create(api, "MailDomain", MINIMAL["MailDomain"], name)[0] == status
+
+
+def test_a_pool_cannot_change_its_kind_of_spool(api: ApiServer, namespace: Callable[[str], str]) -> None:
+    path = f"{GROUP}/namespaces/{namespace('spool')}/sendingpools"
+    assert api.request("POST", path, document("SendingPool", {}))[0] == 201
+    found = api.get(f"{path}/a")
+    found["spec"]["spool"] = {"secretRef": {"name": "db"}}
+    status, answer = api.request("PUT", f"{path}/a", found)
+    assert status == 422
+    assert [cause["field"] for cause in answer["details"]["causes"]] == ["spec.spool"]
+
+
+def test_a_pool_without_an_autoscaler_is_scaled_by_its_scale_subresource(api: ApiServer, namespace: Callable[[str], str]) -> None:
+    path = f"{GROUP}/namespaces/{namespace('scale')}/sendingpools"
+    assert api.request("POST", path, document("SendingPool", {"autoscaling": {"provider": "None"}}))[0] == 201
+    status, answer = api.request("PATCH", f"{path}/a/scale", {"spec": {"replicas": 5}}, "application/merge-patch+json")
+    assert status == 200, answer
+    assert api.get(f"{path}/a")["spec"]["replicas"] == 5
 
 
 def test_the_api_server_fills_in_the_same_defaults_as_one_machine(api: ApiServer) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from postroom_operator.plan.keys import StoredKey
 
+TTL_SECONDS = 300  # where spec.dns.ttlSeconds is absent
+
 
 @dataclass(frozen=True, slots=True)
 class DnsRecord:

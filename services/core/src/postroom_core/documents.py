@@ -108,11 +108,12 @@ class Certificate(Document):
 
 
 class SigningKey(Document):
-    """One selector: one key pair, never reused."""
+    """One selector: one key pair, never reused. A key that does not sign is held ready for the moment when it shall."""
 
     selector: str
     algorithm: Literal["RSA2048", "Ed25519"]
     private_key: str = Field(repr=False)
+    signs: bool = True
 
 
 class KeySet(Document):

@@ -8,14 +8,15 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 
-def application(ready: Callable[[], str]) -> web.Application:
-    """`ready` gives "" when the service can work, else the reason why not."""
+def application(ready: Callable[[], str], dead: Callable[[], str] = lambda: "") -> web.Application:
+    """`ready` gives "" when the service can work, else the reason why not; `dead` likewise, when only a restart helps."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        reason = dead()
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def readyz(_: web.Request) -> web.Response:
         reason = ready()

@@ -28,17 +28,30 @@ CAMPAIGN_HEADER
 CA_FILE
 CONTENT_SECONDS
 DATA_DIR
+DELIVERY_ENVIRONMENT
+DELIVERY_IMAGE
+DELIVERY_SERVICE_ACCOUNT
 DELIVERY_TARGET
 DIRECTORY
+DNS_CHECK_SECONDS
+DNS_SETTLE_SECONDS
+DRAIN_SECONDS
 ERROR_SECONDS
+FAILPOINT
 GRACE_SECONDS
 GREETING_SECONDS
 GRPC_TLS
 HOSTNAME
 HTTP
 IDLE_SECONDS
+IMAGE_PULL_POLICY
+IMAGE_PULL_SECRETS
+INGRESS_HOSTNAME
 INGRESS_PROCESSES
 INGRESS_WORKER
+INSTANCE
+KEY_NAMESPACE
+LEASE_SECONDS
 LEAST_RATE
 LIFELINE
 LISTEN
@@ -54,21 +67,30 @@ MAX_HOLD_SECONDS
 MAX_MESSAGE_BYTES
 MAX_RECIPIENTS
 MTA_STS_PORT
+PLATFORM_CA_SECRET
+PLATFORM_NAMESPACE
 PROXY_LISTENERS
 PROXY_NETWORKS
 PROXY_SECONDS
+RELEASE
 REMOTE_SMTP_PORT
 RESOLVERS
+ROTATIONS_PER_HOUR
 SESSION_SECONDS
+SIGNER_PORT
+SIGNER_SERVICE
 SIGNER_TARGET
 SPOOL_URL
 SPOOL_URL_FILE
+STORAGE_CLASS
+STORAGE_SIZE
 TLS_SECONDS
+WATCH_NAMESPACES
 """
 KNOWN = frozenset(PREFIX + name for name in _NAMES.split())
 # Names of the published contract whose part is not built yet: known, so that an environment written for it starts, and warned about.
 NOT_YET = frozenset({"POSTROOM_MTA_STS_PORT"})
-S = TypeVar("S", bound="ServiceSettings")
+S = TypeVar("S", bound=BaseSettings)
 
 
 def data_dir(environment: Mapping[str, str]) -> pathlib.Path:
@@ -139,7 +161,7 @@ def load(settings: type[S]) -> S:
     faults = [f"{name} is not a setting; known: {', '.join(sorted(KNOWN))}" for name in unknown_names(os.environ)]
     if not faults:
         try:
-            return settings()  # type: ignore[call-arg]
+            return settings()
         except ValidationError as error:
             faults = [f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper() or '…'}: {item['msg']}" for item in error.errors()]
     stop(faults)

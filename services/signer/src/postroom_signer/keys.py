@@ -56,6 +56,7 @@ class DomainKeys:
 
     tenant: str
     keys: tuple[RsaKey | Ed25519Key, ...]
+    standby: tuple[str, ...] = ()  # selectors of keys that are held and shall sign later
 
 
 def load(document: SigningKey) -> RsaKey | Ed25519Key:
@@ -89,9 +90,14 @@ class Keyring:
         self._documents = documents
 
     def get(self, domain: str) -> DomainKeys | None:
-        """None when the domain has no document or no usable key."""
+        """None when the domain has no document or no key that signs."""
         found = self._keys.get(domain)
         return found if found is not None and found.keys else None
+
+    def held(self, domain: str) -> tuple[str, ...]:
+        """Selectors of every usable key, also of those that sign later."""
+        found = self._keys.get(domain)
+        return (*(key.selector for key in found.keys), *found.standby) if found is not None else ()
 
 
 def _parse(document: KeySet) -> DomainKeys:
@@ -102,5 +108,7 @@ def _parse(document: KeySet) -> DomainKeys:
         except Permanent as error:
             log.error("a DKIM key cannot be used", domain=document.name, reason=str(error))
             return DomainKeys(document.tenant, ())  # half of the signatures would hide the fault
+    standby = tuple(key.selector for key in document.keys if not key.signs)
+    keys = [key for key in keys if key.selector not in standby]
     keys.sort(key=lambda key: isinstance(key, RsaKey))
-    return DomainKeys(document.tenant, tuple(keys))
+    return DomainKeys(document.tenant, tuple(keys), standby)

@@ -62,8 +62,7 @@ class SignerServicer(signer_pb2_grpc.SignerServicer):
         return signer_pb2.SignResponse(signature=signer_pb2.Signature(header_fields=b"".join(reversed(made)), selectors=selectors))
 
     async def Loaded(self, request: signer_pb2.LoadedRequest, context: Context) -> signer_pb2.LoadedResponse:
-        keys = self._keyring.get(request.domain)
-        return signer_pb2.LoadedResponse(selectors=[key.selector for key in keys.keys] if keys is not None else [])
+        return signer_pb2.LoadedResponse(selectors=self._keyring.held(request.domain))
 
 
 def _refused(reason: signer_pb2.Refusal.Reason.ValueType, text: str) -> signer_pb2.SignResponse:

@@ -1,0 +1,85 @@
+"""What belongs to the installation and to no resource: the listeners' own certificate, and the sweep of what owners left behind."""
+
+import asyncio
+
+import structlog
+
+from postroom_core.documents import ADAPTER, Certificate
+from postroom_operator import certificates
+from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SENDING_POOL
+from postroom_operator.plan import credentials, directory
+from postroom_operator.plan.names import OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID, Object, Owner, decoded
+from postroom_operator.reconcile.world import World
+
+log = structlog.get_logger(__name__)
+EVERY_SECONDS = 600.0
+MANAGER = "postroom-operator-platform"
+# Listeners use the certificate of this name when no other fits.
+DEFAULT = "default"
+KINDS = {"MailDomain": MAIL_DOMAIN, "SendingPool": SENDING_POOL}
+
+
+async def keep(world: World) -> None:
+    """For ever."""
+    while True:
+        await ensure_certificate(world)
+        await sweep(world)
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+async def ensure_certificate(world: World) -> None:
+    """The self-signed certificate of the listeners, made anew before it ends or when the host's name changes."""
+    settings = world.settings
+    owner = Owner("Platform", settings.platform_namespace, settings.release, f"platform-{settings.release}")
+    name = directory.secret_name(Certificate(name=DEFAULT, chain="", private_key=""))
+    cache = world.caches.of("Secret", settings.platform_namespace)
+    known = cache.get(settings.platform_namespace, name) if cache is not None else None
+    document = _read(known)
+    hostnames = [settings.ingress_hostname]
+    if document is None or certificates.names(document) != hostnames or not certificates.lasts(document, world.now()):
+        document = await asyncio.to_thread(certificates.self_signed, DEFAULT, hostnames, world.now())
+        log.info("the listeners' own certificate was made", hostname=settings.ingress_hostname)
+    body = directory.document_secret(owner, settings.platform_namespace, "ingress", document)
+    body["metadata"].pop("ownerReferences", None)  # the installation is no object
+    await world.children.ensure(owner.uid, [body], MANAGER)
+
+
+def _read(secret: Object | None) -> Certificate | None:
+    try:
+        document = ADAPTER.validate_json(decoded(secret)[directory.DOCUMENT]) if secret is not None else None
+    except (ValueError, KeyError):
+        return None
+    return document if isinstance(document, Certificate) else None
+
+
+async def sweep(world: World) -> None:
+    """Removes objects whose owner is gone without its finalizer having run, for example because somebody removed it by force."""
+    for kind in KINDS:
+        if any(name == kind and (cache.forbidden or not cache.synced.is_set()) for name, cache in world.caches.kinds()):
+            return  # who cannot see the owners takes nothing away
+    alive = {found["metadata"]["uid"] for kind in KINDS for found in world.resources(kind)}
+    watched = world.settings.watch_namespaces
+    for name, cache in world.caches.kinds():
+        for found in cache.all() if name in BY_NAME else []:
+            labels = found["metadata"].get("labels", {})
+            ours = labels.get(OWNER_KIND) in KINDS and (not watched or labels.get(OWNER_NAMESPACE) in watched)
+            if ours and labels.get(OWNER_UID) not in alive:
+                # The caches fill one after the other: ask before what is young is taken for an orphan.
+                await _remove_orphan(world, name, found)
+
+
+async def _remove_orphan(world: World, kind: str, found: Object) -> None:
+    labels = found["metadata"]["labels"]
+    owner = await world.api.get(KINDS[labels[OWNER_KIND]], labels[OWNER_NAME], labels[OWNER_NAMESPACE])
+    if owner is None or owner["metadata"]["uid"] != labels[OWNER_UID]:
+        await world.children.remove(BY_NAME[kind], found)
+        log.warning("an orphan was removed", kind=kind, namespace=found["metadata"]["namespace"], name=found["metadata"]["name"])
+
+
+def remember_usernames(world: World) -> None:
+    """Who has which SMTP user name, from the directory: whoever had it before a restart keeps it."""
+    cache = world.caches.of("Secret", world.settings.platform_namespace)
+    for secret in cache.all() if cache is not None else []:
+        uid = secret["metadata"].get("labels", {}).get(OWNER_UID, "")
+        for held in credentials.load(decoded(secret).get(directory.STATE, "{}")).values():
+            world.usernames.setdefault(held.username, uid)

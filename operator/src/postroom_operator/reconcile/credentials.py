@@ -1,0 +1,123 @@
+"""Credentials of one MailDomain: reads the tenant's Secrets, makes absent ones, renews passwords, derives verifiers. Passwords stop here."""
+
+import asyncio
+import secrets as random
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from postroom_core.documents import Verifier
+from postroom_core.errors import Transient
+from postroom_operator import verifiers
+from postroom_operator.kube.api import Conflict, Forbidden
+from postroom_operator.kube.kinds import SECRET
+from postroom_operator.plan import credentials as plan
+from postroom_operator.plan import directory
+from postroom_operator.plan.credentials import Held
+from postroom_operator.plan.findings import Passwords, SecretKey
+from postroom_operator.plan.names import CREDENTIAL, Object, Owner, bounded, decoded
+from postroom_operator.reconcile.world import World
+from postroom_operator.resources import Secret
+
+log = structlog.get_logger(__name__)
+PASSWORD_OCTETS = 24  # 192 bits
+LABELLER = "postroom-operator-label"
+
+
+@dataclass
+class Gathered:
+    """What the plan needs of a tenant's Secrets."""
+
+    secrets: dict[SecretKey, Secret] = field(default_factory=dict, repr=False)
+    verifiers: dict[tuple[str, str], Verifier] = field(default_factory=dict, repr=False)
+    previous: dict[str, tuple[Verifier, ...]] = field(default_factory=dict, repr=False)
+    held: dict[str, Held] = field(default_factory=dict, repr=False)
+    missing: list[str] = field(default_factory=list)
+    wake_in: timedelta = timedelta(hours=1)
+
+    @property
+    def passwords(self) -> Passwords:
+        return Passwords(self.verifiers, self.previous)
+
+
+async def read(world: World, namespace: str, name: str) -> Object | None:
+    """A tenant's Secret, from the watch when it is there, else by name. Raises Forbidden."""
+    cache = world.caches.of("Secret", namespace)
+    found = cache.get(namespace, name) if cache is not None else None
+    return found if found is not None else await world.api.get(SECRET, name, namespace)
+
+
+async def gather(world: World, owner: Owner, spec: Object) -> Gathered:
+    """Everything about the credentials of a MailDomain."""
+    gathered = Gathered()
+    known = _known(world, owner.uid, spec["domainName"])
+    for entry in spec.get("credentials", []):
+        try:
+            secret = await _ensured(world, owner, spec["domainName"], entry)
+        except Forbidden as error:
+            where = f"{owner.namespace}/{entry['secretRef']['name']}"
+            told = f"give the operator rights on Secrets in {owner.namespace} (credentialNamespaces of the chart)"
+            gathered.missing.append(f"Secret {where}: {error}; {told}")
+            continue
+        await _take(world, owner, entry, (secret, known.get(entry["name"])), gathered)
+    world.held[owner.uid] = gathered.held
+    return gathered
+
+
+def _known(world: World, uid: str, domain: str) -> dict[str, Held]:
+    """What was kept beside the directory document, or is remembered while that is away."""
+    cache = world.caches.of("Secret", world.settings.platform_namespace)
+    name = bounded(f"domain-{domain}")
+    found = cache.get(world.settings.platform_namespace, name) if cache is not None else None
+    return plan.load(decoded(found).get(directory.STATE, "")) if found is not None else world.held.get(uid, {})
+
+
+async def _ensured(world: World, owner: Owner, domain: str, entry: Object) -> Object:
+    """The Secret of a credential: made when absent, renewed when due, and labelled so that a change of it is seen at once."""
+    name = entry["secretRef"]["name"]
+    secret = await read(world, owner.namespace, name)
+    if secret is None:
+        password = random.token_urlsafe(PASSWORD_OCTETS)
+        body = plan.generated_secret(owner, name, f"{name}@{domain}", password, world.now())
+        try:
+            secret = await world.api.create(SECRET, body)
+        except Conflict as error:
+            raise Transient(f"Secret {owner.namespace}/{name} has just been made") from error
+        log.info("a credential's Secret was made", secret=f"{owner.namespace}/{name}")
+    elif CREDENTIAL not in (secret["metadata"].get("labels") or {}):
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": owner.namespace, "labels": {CREDENTIAL: "true"}}}
+        secret = await world.api.apply(SECRET, body, LABELLER)
+    due = plan.renewal(entry, secret, world.now())
+    if due is not None and due <= timedelta():
+        patch = plan.renewed_password(secret, random.token_urlsafe(PASSWORD_OCTETS), world.now())
+        secret = await world.api.merge(SECRET, name, owner.namespace, patch)
+        log.info("a generated password was renewed", secret=f"{owner.namespace}/{name}")
+    cache = world.caches.of("Secret", owner.namespace)
+    if cache is not None:
+        cache.put(secret)
+    return secret
+
+
+async def _take(world: World, owner: Owner, entry: Object, found: tuple[Object, Held | None], gathered: Gathered) -> None:
+    secret, held = found
+    data = decoded(secret)
+    key = (owner.namespace, entry["secretRef"]["name"])
+    gathered.secrets[key] = Secret(key[1], key[0], data)
+    username, password = data.get("username", ""), data.get("password", "")
+    if not username or not password:
+        return  # the plan says so
+    if world.usernames.setdefault(username, owner.uid) != owner.uid:
+        gathered.missing.append(f"Secret {key[1]}: the user name {username} is taken; user names are unique over the platform")
+        del gathered.secrets[key]
+        return
+    now, source = world.now(), plan.source_of(secret)
+    if held is None or held.source != source:
+        verifier = await asyncio.to_thread(verifiers.derive, password)
+        held = plan.renewed(held, source, (username, verifier), plan.overlap_of(entry), now)
+    held = gathered.held[entry["name"]] = plan.without_expired(held, now)
+    gathered.verifiers[(username, password)] = held.verifier
+    gathered.previous[username] = tuple(verifier for verifier, _ in held.previous)
+    moments = [until - now for _, until in held.previous]
+    due = plan.renewal(entry, secret, now)
+    gathered.wake_in = min([gathered.wake_in, *moments, *([due] if due is not None else [])])
