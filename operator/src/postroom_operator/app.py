@@ -141,8 +141,9 @@ class Operator:
         self._start(self._end(stopping, stop_flag))
         self._start(_take_signals(ready_flag, stopping))
         namespaces = self._settings.watch_namespaces
-        flags = {"stop_flag": stop_flag, "ready_flag": ready_flag}
-        await kopf.operator(registry=registry, standalone=True, clusterwide=not namespaces, namespaces=namespaces, **flags)
+        await kopf.operator(
+            registry=registry, standalone=True, clusterwide=not namespaces, namespaces=namespaces, stop_flag=stop_flag, ready_flag=ready_flag
+        )
 
     async def _end(self, stopping: Stopping, stop_flag: asyncio.Event) -> None:
         """No reconcile begins, running ones end, then the Lease is given back: the next leader need not wait for what kopf still has to close."""
@@ -164,7 +165,7 @@ class Operator:
             lookout=Lookout(Authority(settings.resolvers), now, self._engine.wake),
             signers=ServiceSigners(
                 self._api,
-                (settings.platform_namespace, settings.signer_service or f"{settings.release}-signer"),
+                (settings.platform_namespace, settings.signers),
                 settings.signer_port,
                 settings.grpc_tls,
             ),

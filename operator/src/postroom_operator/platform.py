@@ -1,4 +1,4 @@
-"""What belongs to the installation and to no resource: the listeners' own certificate, and the sweep of what owners left behind."""
+"""What belongs to the installation and to no resource: certificates of the services and of the listeners, and the sweep of what owners left."""
 
 import asyncio
 
@@ -6,8 +6,8 @@ import structlog
 
 from postroom_core.documents import ADAPTER, Certificate
 from postroom_operator import certificates
-from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SENDING_POOL
-from postroom_operator.plan import credentials, directory
+from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SECRET, SENDING_POOL
+from postroom_operator.plan import credentials, directory, pki
 from postroom_operator.plan.names import OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID, Object, Owner, decoded
 from postroom_operator.reconcile.world import World
 
@@ -22,9 +22,28 @@ KINDS = {"MailDomain": MAIL_DOMAIN, "SendingPool": SENDING_POOL}
 async def keep(world: World) -> None:
     """For ever."""
     while True:
+        await ensure_pki(world)
         await ensure_certificate(world)
         await sweep(world)
         await asyncio.sleep(EVERY_SECONDS)
+
+
+async def ensure_pki(world: World) -> None:
+    """The platform's CA and each service's certificate for gRPC, unless others issue them. Read by name: a stale cache must not make a second CA."""
+    settings = world.settings
+    if not settings.platform_ca_secret:
+        return
+    place = pki.Place(settings.release, settings.platform_namespace, settings.key_namespace, settings.platform_ca_secret)
+    ca = await world.api.get(SECRET, place.ca, place.keys)
+    found = {service: await world.api.get(SECRET, place.secret(service), place.platform) for service in pki.SERVICES}
+    leaves = {service: secret for service, secret in found.items() if secret is not None}
+    for body in await asyncio.to_thread(pki.due, ca, leaves, place, world.now()):
+        metadata = body["metadata"]
+        if "resourceVersion" in metadata:
+            await world.api.merge(SECRET, metadata["name"], metadata["namespace"], body)
+        else:
+            await world.api.create(SECRET, body)
+        log.info("a certificate of the platform was made", secret=f"{metadata['namespace']}/{metadata['name']}")
 
 
 async def ensure_certificate(world: World) -> None:

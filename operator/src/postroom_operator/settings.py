@@ -1,6 +1,7 @@
 """Settings of the operator: names, limits, defaults, reasons."""
 
 import pathlib
+import re
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,7 +42,18 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
     failpoint: int = Field(default=0, ge=0, description="for tests: the process dies right after this many writes; 0 is never")
 
-    @field_validator("watch_namespaces", "delivery_environment", "image_pull_secrets", "resolvers", mode="before")
+    @property
+    def signers(self) -> str:
+        """Name of the signers' headless Service."""
+        return self.signer_service or f"{self.release}-signer"
+
+    @field_validator("delivery_environment", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """A comma begins a new setting only where NAME= follows: values may have commas of their own."""
+        return tuple(part for part in re.split(r",(?=[A-Z][A-Z0-9_]*=)", value) if part) if isinstance(value, str) else value
+
+    @field_validator("watch_namespaces", "image_pull_secrets", "resolvers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return split_list(value)

@@ -114,6 +114,7 @@ def test_every_field_of_a_crd_has_a_description_and_only_known_keywords(kind: st
     known = {
         *("type", "description", "properties", "items", "required", "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum"),
         *("minItems", "maxItems", "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "format"),
+        *("additionalProperties", "minProperties", "maxProperties"),
     }
 
     def walk(node: dict[str, object], path: str, *, item: bool) -> None:

@@ -28,6 +28,7 @@ class Installation:
     image: str
     service_account: str
     tls_secret: str  # for mTLS between the services
+    signer_target: str  # delivery has its DSNs signed
     environment: tuple[tuple[str, str], ...] = ()
     storage_class: str = ""
     storage_size: str = "10Gi"
@@ -155,6 +156,7 @@ def _environment(place: Installation, shape: Shape) -> list[Object]:
         "POSTROOM_LISTEN": f"[::]:{GRPC_PORT}",
         "POSTROOM_HTTP": f"0.0.0.0:{HTTP_PORT}",
         "POSTROOM_GRPC_TLS": TLS_FOLDER,
+        "POSTROOM_SIGNER_TARGET": place.signer_target,
         "POSTROOM_DRAIN_SECONDS": str(shape.spec["drainSeconds"]),
     }
     if shape.database:

@@ -37,6 +37,7 @@ class SendingPools:
             image=settings.delivery_image,
             service_account=settings.delivery_service_account or f"{settings.release}-delivery",
             tls_secret=f"{settings.release}-delivery-tls",
+            signer_target=f"dns:///{settings.signers}.{settings.platform_namespace}.svc.cluster.local:{settings.signer_port}",
             environment=pairs,
             storage_class=settings.storage_class,
             storage_size=settings.storage_size,

@@ -28,8 +28,6 @@ from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
-# A message that is being sent gets this long; then its connection is cut and it is sent again later.
-DRAIN_SECONDS = 20.0
 RPC_GRACE_SECONDS = 5.0
 CANNOT_START = 3
 
@@ -74,7 +72,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         log.info("delivery is serving", spool=spool.name, holder=holder)
         await stopping.wait()
         log.info("delivery drains")
-        await scheduler.drain(DRAIN_SECONDS)
+        await scheduler.drain(settings.drain_seconds)
 
 
 async def _signer(settings: Settings, stack: contextlib.AsyncExitStack) -> SignerClient | None:

@@ -17,6 +17,9 @@ class Settings(ServiceSettings):
         default=None, description="file that holds the URL instead, for one with a password; read anew for every connection"
     )
     resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
+    drain_seconds: float = Field(
+        default=20.0, ge=0, le=3600, description="a message that is being sent gets this long at the end; then it is cut off and sent again later"
+    )
     remote_smtp_port: int = Field(default=25, ge=1, le=65535, description="port of remote MX hosts")
     allowed_mx_networks: CommaList = Field(
         default=(), description="CIDRs that may be dialled although private; empty, because MX records come from strangers"
