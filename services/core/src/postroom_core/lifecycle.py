@@ -25,7 +25,7 @@ SAME_SIGNAL_SECONDS = 1.0
 LIFELINE = "POSTROOM_LIFELINE"  # set to 1 by the supervisor: drain when standard input ends
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+async def finish(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Runs `work` to its end even when the caller is cancelled, any number of times; the cancellation is raised afterwards.
 
     For commits: a plain shield returns at the first cancellation and leaves nobody waiting for the result.

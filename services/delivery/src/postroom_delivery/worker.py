@@ -185,7 +185,7 @@ class Worker:
 
     async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, notices: list[Notice], now: int) -> None:
         try:
-            await finish(self._insist(now, verdict.settlements, notices))
+            await self._insist(now, verdict.settlements, notices)
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
@@ -206,10 +206,10 @@ class Worker:
                 await clock.sleep(INSIST_SECONDS)
 
     async def _committed(self) -> None:
-        """Waits for the commit of the last result. Raises Unavailable."""
+        """Waits for the commit of the last result, which no cancellation cuts. Raises Unavailable."""
         commit, self._commit = self._commit, None
         if commit is not None:
-            await commit
+            await finish(commit)
 
     async def _origin(self, message: ClaimedMessage) -> settle.Origin:
         body, options = None, message.options
