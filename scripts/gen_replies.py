@@ -30,7 +30,7 @@ _ACTIONS = {
     Action.REDUCE_RATE: "The destination is left alone for the pool's first interval; final or not as the code says.",
     Action.SUSPEND: "Tried again, also after a 5xx; the whole destination is left alone for the pool's longest interval.",
     Action.BOUNCE: "Final, also after a 4xx; the sender gets a DSN.",
-    Action.SUPPRESS: "Final as with bounce; the address is marked for the suppression list, which is not built yet.",
+    Action.SUPPRESS: "Final as with bounce; the address goes on the suppression list of the tenant for 90 days, see suppression.md.",
     Action.ALERT: "Counted in `postroom_delivery_alerts` and logged as a warning, because no retry mends it; final or not as the code says.",
 }
 _HEAD = """\

@@ -13,6 +13,7 @@ from postroom_delivery.spool.interface import LEASE_MS, Spool
 from postroom_delivery.spool.model import (
     Allowance,
     Batch,
+    Claim,
     EventDetail,
     Key,
     Limits,
@@ -22,6 +23,8 @@ from postroom_delivery.spool.model import (
     NewRecipient,
     Settlement,
     State,
+    Suppression,
+    SuppressionFilter,
 )
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.spool.postgres import open_postgres
@@ -265,5 +268,74 @@ def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp
         assert not await woken(spool.doubt([claim for m in batch.messages for claim in m.claims]))
         assert await woken(spool.settle(0, delivered(batch), ()))
         assert await woken(spool.release_slot(0, batch, 0))
+
+    run(engine, tmp_path, scenario)
+
+
+def entry(address: str = "b@x.example", scope: str = "tenant", owner: str = "t", *, expires_at: int = 0, reason: str = "bounce") -> Suppression:
+    return Suppression(scope, owner, address, reason, "550", 5, expires_at)
+
+
+def test_a_suppressed_address_is_found_by_its_scopes_until_it_expires(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        assert await spool.suppress([entry(expires_at=100), entry("g@x.example", "global", ""), entry("d@x.example", "domain", "d.example")]) == 3
+        addresses = ["b@x.example", "g@x.example", "d@x.example", "free@x.example"]
+        assert set(await spool.suppressed(50, "t", "d.example", addresses)) == set(addresses[:3])
+        assert set(await spool.suppressed(50, "other", "other.example", addresses)) == {"g@x.example"}
+        assert set(await spool.suppressed(100, "t", "other.example", addresses)) == {"g@x.example"}
+        found = (await spool.suppressed(50, "t", "", ["b@x.example"]))["b@x.example"]
+        assert (found.reason, found.evidence, found.created_at, found.expires_at) == ("bounce", "550", 5, 100)
+
+    run(engine, tmp_path, scenario)
+
+
+def test_of_two_entries_for_one_address_the_one_that_lasts_longer_stays(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        assert await spool.suppress([entry(expires_at=100)]) == 1
+        assert await spool.suppress([entry(expires_at=90, reason="shorter")]) == 0
+        assert await spool.suppress([entry(expires_at=0, reason="for ever")]) == 1
+        assert await spool.suppress([entry(expires_at=200, reason="shorter")]) == 0
+        (only,) = await spool.suppressions(SuppressionFilter())
+        assert (only.reason, only.expires_at) == ("for ever", 0)
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_change_gives_an_entry_a_new_number_and_pages_go_by_numbers(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.suppress([entry(f"b{number}@x.example", expires_at=10) for number in range(3)])
+        first = await spool.suppressions(SuppressionFilter(limit=2))
+        assert [one.address for one in first] == ["b0@x.example", "b1@x.example"]
+        await spool.suppress([entry("b0@x.example", expires_at=20)])
+        rest = await spool.suppressions(SuppressionFilter(after=first[-1].number))
+        assert [one.address for one in rest] == ["b2@x.example", "b0@x.example"]
+        assert [one.address for one in await spool.suppressions(SuppressionFilter(address="b2@x.example"))] == ["b2@x.example"]
+        assert await spool.suppressions(SuppressionFilter(scope="global")) == []
+
+    run(engine, tmp_path, scenario)
+
+
+def test_removed_and_expired_entries_are_gone(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.suppress([entry("a@x.example"), entry("b@x.example", expires_at=10), entry("c@x.example", expires_at=1000)])
+        assert await spool.unsuppress([entry("a@x.example"), entry("never@x.example")]) == 1
+        await spool.sweep(500)
+        assert [one.address for one in await spool.suppressions(SuppressionFilter())] == ["c@x.example"]
+
+    run(engine, tmp_path, scenario)
+
+
+def test_an_entry_is_made_in_the_transaction_that_settles_the_bounce(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        await spool.accept(message("m1"), (0, b"body"))
+        batch = await claim_one(spool)
+        (claim,) = batch.messages[0].claims
+        lost = Claim(claim.recipient, claim.fence + 7, claim.address, 0, "", "")
+        bounced = EventDetail("bounced", text="no")
+        with pytest.raises(LostLease):
+            await spool.settle(0, [Settlement(lost, State.BOUNCED, bounced, suppress=entry())], ())
+        assert await spool.suppressions(SuppressionFilter()) == []
+        await spool.settle(0, [Settlement(claim, State.BOUNCED, bounced, suppress=entry())], ())
+        assert len(await spool.suppressions(SuppressionFilter())) == 1
 
     run(engine, tmp_path, scenario)

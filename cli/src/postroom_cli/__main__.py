@@ -24,6 +24,7 @@ _COMMANDS = {
     "queue": "queue",
     "send": "send",
     "stats": "statistics",
+    "suppress": "suppress",
     "up": "starting",
 }
 

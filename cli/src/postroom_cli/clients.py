@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc import aio
 
-from postroom.v1 import analytics_pb2, analytics_pb2_grpc, queue_pb2, queue_pb2_grpc
+from postroom.v1 import analytics_pb2, analytics_pb2_grpc, queue_pb2, queue_pb2_grpc, suppression_pb2, suppression_pb2_grpc
 from postroom_cli.cluster import Installation
 from postroom_cli.layout import Layout
 from postroom_core import rpc
@@ -21,6 +21,8 @@ from postroom_core.errors import Permanent, Unavailable
 SECONDS = 10.0
 # gRPC messages have a megabyte at most: some hundred octets a row.
 MOST_ROWS = 2000
+# Entries of the suppression list in one call: what the service takes.
+PAGE = 200
 ACTIONS = {
     "retry": queue_pb2.ActRequest.RETRY,
     "hold": queue_pb2.ActRequest.HOLD,
@@ -61,6 +63,19 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """An entry of the suppression list; times in Unix milliseconds, `expires_at` 0 is for ever."""
+
+    address: str
+    scope: str
+    owner: str
+    reason: str = ""
+    evidence: str = ""
+    created_at: int = 0
+    expires_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A bounce of a bounce; `at` in Unix milliseconds."""
 
@@ -95,6 +110,30 @@ class QueueClient:
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = queue_pb2_grpc.QueueStub(channel)
         self._analytics = analytics_pb2_grpc.AnalyticsStub(channel)
+        self._suppression = suppression_pb2_grpc.SuppressionStub(channel)
+
+    async def suppressions(self, *, scope: str = "", owner: str = "", address: str = "") -> AsyncIterator[Suppressed]:
+        """All entries that fit, page by page."""
+        after = 0
+        while True:
+            request = suppression_pb2.SuppressionListRequest(scope=scope, owner=owner, address=address, after=after, limit=PAGE)
+            with _mapped():
+                entries = (await self._suppression.List(request, timeout=SECONDS)).entries
+            for e in entries:
+                yield Suppressed(e.address, e.scope, e.owner, e.reason, e.evidence, e.created_at_ms, e.expires_at_ms)
+            if len(entries) < PAGE:
+                return
+            after = entries[-1].number
+
+    async def change_suppressions(self, entries: Sequence[Suppressed], *, remove: bool = False) -> int:
+        """Adds or removes; how many changed."""
+        changed = 0
+        for start in range(0, len(entries), PAGE):
+            request = suppression_pb2.SuppressionChange(entries=[_entry(entry) for entry in entries[start : start + PAGE]])
+            call = self._suppression.Remove if remove else self._suppression.Add
+            with _mapped():
+                changed += (await call(request, timeout=SECONDS * 6)).changed
+        return changed
 
     async def list(self, *, states: Sequence[str] = (), domain: str = "", sender: str = "", limit: int = 100, after: str = "") -> list[Message]:
         request = queue_pb2.ListRequest(states=states, domain=domain, sender=sender, limit=limit, after=after)
@@ -194,6 +233,18 @@ def _message(summary: queue_pb2.MessageSummary, **detail: Any) -> Message:
         expires_at=summary.expires_at_ms,
         recipients=recipients,
         **detail,
+    )
+
+
+def _entry(entry: Suppressed) -> suppression_pb2.SuppressionEntry:
+    return suppression_pb2.SuppressionEntry(
+        scope=entry.scope,
+        owner=entry.owner,
+        address=entry.address,
+        reason=entry.reason,
+        evidence=entry.evidence,
+        created_at_ms=entry.created_at,
+        expires_at_ms=entry.expires_at,
     )
 
 

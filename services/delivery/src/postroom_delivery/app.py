@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
@@ -25,6 +25,8 @@ from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.opening import open_spool
+from postroom_delivery.suppression import Suppressions
+from postroom_delivery.suppression_servicer import SuppressionServicer
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
@@ -54,11 +56,13 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
         counting = spool if settings.analytics else None
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
-        parts = Parts(spool, pools, hops, clock, settings.hostname, signing)
+        suppressions = Suppressions(spool, clock)
+        parts = Parts(spool, pools, hops, clock, settings.hostname, signing, suppressions)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
             spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
+            suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, clock), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 
@@ -67,6 +71,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
         if counting is not None:
             tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))
+        tasks.append(asyncio.create_task(supervised("suppression", suppressions.follow)))
         stack.push_async_callback(_cancel, tasks)
         await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS, tls=settings.grpc_tls))
         log.info("delivery is serving", spool=spool.name, holder=holder)

@@ -15,15 +15,30 @@ from typing import assert_never
 
 from postroom_core.documents import Pool, Retry
 from postroom_core.ids import new_message_id
+from postroom_core.suppression import normal
 from postroom_delivery import bounce, retry
 from postroom_delivery.bounce import Author, Original, Report
 from postroom_delivery.classify import Action, Class, table_of
 from postroom_delivery.outcome import Bounced, Cause, Deferred, Delivered, Judged, Outcome, Released, judge
-from postroom_delivery.spool.model import Claim, ClaimedMessage, EventDetail, MailOptions, NewMessage, NewRecipient, Notice, Settlement, State
+from postroom_delivery.spool.model import (
+    Claim,
+    ClaimedMessage,
+    EventDetail,
+    MailOptions,
+    NewMessage,
+    NewRecipient,
+    Notice,
+    Settlement,
+    State,
+    Suppression,
+)
 
 MAILER_DAEMON = "mailer-daemon"
 # RFC 3463: delivery time expired, for good.
 LATE = "5.4.7"
+# Addresses are given to new people, and servers err: a bounced address gets another chance, one that bounces again another quarter.
+SUPPRESSED_MS = 90 * 86_400_000
+MOST_EVIDENCE = 1000
 # After this a sender who asked with NOTIFY=DELAY is told, unless the pool says another time: within a working day, past most greylisting.
 ASKED_DELAY_SECONDS = 4 * 3600.0
 
@@ -77,11 +92,20 @@ def _one(message: ClaimedMessage, claim: Claim, judged: Judged, context: Context
             return _deferred(message, claim, outcome, context, slowly=judged.action is Action.RETRY_SLOWLY)
         case Bounced():
             kind = "expired" if outcome.cause.status == LATE else "bounced"
-            return _failed(message.reverse_path, claim, outcome.cause, kind, context)
+            settlement, report = _failed(message.reverse_path, claim, outcome.cause, kind, context)
+            if judged.action is Action.SUPPRESS and message.reverse_path:
+                settlement = replace(settlement, suppress=_suppression(message, claim, outcome.cause, context))
+            return settlement, report
         case Released():
             return Settlement(claim, State.SCHEDULED, None, due_at=context.now, attempted=False), None
         case _ as never:
             assert_never(never)
+
+
+def _suppression(message: ClaimedMessage, claim: Claim, cause: Cause, context: Context) -> Suppression:
+    """For the tenant: what one tenant's mail has found out is not told to another."""
+    expires = context.now + SUPPRESSED_MS
+    return Suppression("tenant", message.tenant, normal(claim.address), "bounce", cause.text[:MOST_EVIDENCE], context.now, expires)
 
 
 def too_late(message: ClaimedMessage, now: int) -> Bounced | None:

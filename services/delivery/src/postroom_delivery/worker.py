@@ -29,6 +29,7 @@ from postroom_delivery.session import Session
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
+from postroom_delivery.suppression import Suppressions
 
 log = structlog.get_logger(__name__)
 OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of an attempt", ["outcome", "reason"])
@@ -52,6 +53,7 @@ class Parts:
     clock: Clock
     own_name: str
     signing: Signing
+    suppressions: Suppressions
 
 
 class Worker:
@@ -101,6 +103,11 @@ class Worker:
         if moved:
             await self._move(batch, moved)
             message = _without(message, moved)
+            if not message.claims:
+                return
+        if refused := await self._parts.suppressions.refused(message):
+            await self._settle(batch, replace(message, claims=tuple(refused)), refused)
+            message = _without(message, list(refused))
             if not message.claims:
                 return
         try:

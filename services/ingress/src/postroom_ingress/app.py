@@ -100,7 +100,7 @@ async def run(settings: Settings, stopping: Stopping) -> None:
 async def _serve(settings: Settings, stopping: Stopping) -> None:
     listening = False
     async with contextlib.AsyncExitStack() as stack:
-        spool = Deliveries(lambda target: rpc.connect(target, "delivery", settings.grpc_tls), settings.delivery_target)
+        spool = Deliveries(lambda target: rpc.connect(target, "delivery", settings.grpc_tls), settings.delivery_target, SystemClock())
         stack.push_async_callback(spool.close)
         state = State(spool, needs_certificate=any(port.implicit_tls for _, port in ports(settings)))
         directory = Directory(source(settings.directory))

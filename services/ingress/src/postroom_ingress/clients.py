@@ -10,18 +10,23 @@ from enum import Enum
 import grpc
 from grpc import aio
 
-from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
+from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc, suppression_pb2, suppression_pb2_grpc
+from postroom_core.clock import Clock
 from postroom_core.errors import Unavailable
 from postroom_core.reply import Reply
 from postroom_core.rpc import is_serving
+from postroom_core.suppression import Filter
 from postroom_ingress.batcher import Batcher, Bounds
 from postroom_ingress.envelope import Envelope
 from postroom_ingress.options import MailOptions
+from postroom_ingress.suppression import AWAY, SuppressionList
 
 # A signature takes a millisecond; whoever waits longer for it hears 451 and comes back.
 SIGN_SECONDS = 5.0
 # From the end of the message to its commit: a disk that takes longer is down for a mail client that waits.
 COMMIT_SECONDS = 30.0
+# One indexed look; a client waits for its RCPT.
+LOOKUP_SECONDS = 5.0
 # The whole of an upload: the longest session that DATA may have, see postroom_ingress.reception.
 UPLOAD_SECONDS = 3600.0
 # Two calls at once: while one is answered the other is on its way. 64 signatures take some 20 ms; half a MiB is half of what a gRPC message may have.
@@ -161,39 +166,77 @@ class SpoolClient:
             raise Unavailable(f"spool: {_code(error)}") from error
 
 
+class SuppressionClient:
+    """See postroom_ingress.suppression.Source."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self._stub = suppression_pb2_grpc.SuppressionStub(channel)
+
+    async def filter(self, version: str) -> tuple[str, bytes]:
+        try:
+            response = await self._stub.Filter(suppression_pb2.SuppressionFilterRequest(version=version), timeout=LOOKUP_SECONDS)
+        except grpc.RpcError as error:
+            if _has_no_list(error):
+                return "", bytes(Filter.sized(0))
+            raise Unavailable(f"suppression list: {_code(error)}") from error
+        return response.version, response.bits
+
+    async def lookup(self, tenant: str, domain: str, address: str) -> str:
+        request = suppression_pb2.SuppressionLookupRequest(tenant=tenant, domain=domain, address=address)
+        try:
+            return (await self._stub.Lookup(request, timeout=LOOKUP_SECONDS)).text
+        except grpc.RpcError as error:
+            if _has_no_list(error):
+                return ""
+            raise Unavailable(f"suppression list: {_code(error)}") from error
+
+
+def _has_no_list(error: grpc.RpcError) -> bool:
+    """Whether a delivery of an older version answers, as during an update: it knows no list, and mail goes on."""
+    return isinstance(error, aio.AioRpcError) and error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
+
+
 class Deliveries:
     """The deliveries of all pools: one channel for each target that the directory names, closed when it names it no more."""
 
-    def __init__(self, connect: Callable[[str], aio.Channel], default_target: str) -> None:
+    def __init__(self, connect: Callable[[str], aio.Channel], default_target: str, clock: Clock) -> None:
         self._connect = connect
         self._default = default_target
+        self._clock = clock
         self._targets = {default_target} - {""}
-        self._channels: dict[str, tuple[aio.Channel, SpoolClient]] = {}
+        self._channels: dict[str, tuple[aio.Channel, SpoolClient, SuppressionList]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def upload(self, envelope: Envelope, target: str = "") -> Upload:
         """Of one message to the delivery at `target`, "" is the default. Raises Unavailable when there is none."""
+        return self._at(target)[1].upload(envelope)
+
+    async def suppressed(self, target: str, tenant: str, domain: str, address: str) -> Reply | None:
+        """The reply to a recipient that gets no mail any more, by the list of the delivery at `target`."""
+        try:
+            return await self._at(target)[2].refusal(tenant, domain, address)
+        except Unavailable:
+            return AWAY
+
+    def _at(self, target: str) -> tuple[aio.Channel, SpoolClient, SuppressionList]:
         target = target or self._default
         if not target:
             raise Unavailable("spool: the domain's pool has no delivery yet")
-        return self._channel(target)[1].upload(envelope)
-
-    def _channel(self, target: str) -> tuple[aio.Channel, SpoolClient]:
         if target not in self._channels:
             channel = self._connect(target)
-            self._channels[target] = channel, SpoolClient(channel)
+            self._channels[target] = channel, SpoolClient(channel), SuppressionList(SuppressionClient(channel), self._clock)
         return self._channels[target]
 
     async def serving(self) -> bool:
         """Whether a delivery serves, of all that the directory names: one pool that is away must not close the door to the others."""
-        channels = [self._channel(target)[0] for target in self._targets]
+        channels = [self._at(target)[0] for target in self._targets]
         return not channels or any(await asyncio.gather(*map(is_serving, channels)))
 
     def retain(self, targets: Collection[str]) -> None:
         """Closes the channels to other targets; uploads under way may end."""
         self._targets = {target or self._default for target in (*targets, self._default)} - {""}
         for target in [known for known in self._channels if known not in targets and known != self._default]:
-            channel, _ = self._channels.pop(target)
+            channel, *_ = self._channels.pop(target)
             task = asyncio.get_running_loop().create_task(channel.close(UPLOAD_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -203,7 +246,7 @@ class Deliveries:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
-        for channel, _ in self._channels.values():
+        for channel, *_ in self._channels.values():
             await channel.close()
         self._channels.clear()
 

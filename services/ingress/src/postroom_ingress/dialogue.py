@@ -63,6 +63,13 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """A recipient that is allowed; whether it gets mail at all is the suppression list's question."""
+
+    rcpt: RcptArguments
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """354 and the content."""
 
@@ -84,7 +91,7 @@ class Discard:
     reply: Reply
 
 
-Action = Say | StartTls | Authenticate | Data | Chunk | Discard
+Action = Say | Check | StartTls | Authenticate | Data | Chunk | Discard
 
 
 @dataclass
@@ -145,6 +152,13 @@ class Dialogue:
 
     def authenticated(self, identity: Identity) -> None:
         self.identity = identity
+
+    def recipient_passed(self, rcpt: RcptArguments) -> Say:
+        """The recipient of Check may have mail."""
+        assert self.transaction is not None
+        if rcpt.recipient not in (other.recipient for other in self.transaction.recipients):
+            self.transaction.recipients.append(rcpt)
+        return Say(Reply(250, "2.1.5", "Recipient ok"))
 
     def data_done(self) -> None:
         self.transaction = None
@@ -250,9 +264,7 @@ class Dialogue:
         limit = transaction.identity.domain.limits.max_recipients_per_message or self._offer.recipients
         if len(transaction.recipients) >= min(limit, self._offer.recipients):
             return Say(Reply(452, "4.5.3", "Too many recipients in one message"))
-        if rcpt.recipient not in (other.recipient for other in transaction.recipients):
-            transaction.recipients.append(rcpt)
-        return Say(Reply(250, "2.1.5", "Recipient ok"))
+        return Check(rcpt)
 
     def _data(self, argument: str) -> Action:
         if argument:

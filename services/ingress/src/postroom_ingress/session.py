@@ -20,7 +20,7 @@ from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
 from postroom_core.telemetry import span, traceparent
 from postroom_ingress import envelope, sasl
-from postroom_ingress.dialogue import Action, Authenticate, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
+from postroom_ingress.dialogue import Action, Authenticate, Check, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
 from postroom_ingress.passwords import Passwords
 from postroom_ingress.policy import Login, Policy, of_login
 from postroom_ingress.reception import Order, Pace, Reception, Services
@@ -156,12 +156,14 @@ class Session:
 
     async def _carry_out(self, action: Action) -> bool:
         """Whether the session goes on."""
-        if not isinstance(action, Say | Chunk | Discard) and self._connection.buffered:
+        if not isinstance(action, Say | Check | Chunk | Discard) and self._connection.buffered:
             self._say(EARLY)
             return False
         match action:
             case Say():
                 return await self._answer(action)
+            case Check():
+                return await self._answer(await self._check(action))
             case StartTls():
                 return await self._start_tls()
             case Authenticate():
@@ -183,6 +185,13 @@ class Session:
             await asyncio.sleep(self._deadlines.error)
         self._say(action.reply)
         return not action.close
+
+    async def _check(self, action: Check) -> Say:
+        transaction = self._dialogue.transaction
+        assert transaction is not None and transaction.identity is not None
+        domain, spool = transaction.identity.domain, self._listener.services.spool
+        refusal = await spool.suppressed(domain.delivery_target, domain.tenant, domain.name, str(action.rcpt.recipient))
+        return Say(refusal) if refusal is not None else self._dialogue.recipient_passed(action.rcpt)
 
     async def _start_tls(self) -> bool:
         context = self._listener.tls()

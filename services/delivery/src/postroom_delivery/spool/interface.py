@@ -25,6 +25,8 @@ from postroom_delivery.spool.model import (
     RecipientRow,
     Settlement,
     Stats,
+    Suppression,
+    SuppressionFilter,
 )
 
 # A claim is ours for this long without a renewal; renewals come every third of it, so two may fail.
@@ -118,6 +120,18 @@ class Spool(RollUps, Protocol):
 
     async def stats(self, now: int) -> Stats:
         """The queue in numbers."""
+
+    async def suppress(self, entries: Sequence[Suppression]) -> int:
+        """Adds entries; how many are new or last longer now."""
+
+    async def unsuppress(self, entries: Sequence[Suppression]) -> int:
+        """Removes entries by scope, owner and address; how many were there."""
+
+    async def suppressions(self, which: SuppressionFilter) -> list[Suppression]:
+        """In order of their numbers, expired ones too until they are swept."""
+
+    async def suppressed(self, now: int, tenant: str, domain: str, addresses: Sequence[str]) -> dict[str, Suppression]:
+        """The entry in force for each of these addresses (in lower case) that has one."""
 
     async def sweep(self, before: int) -> int:
         """Forgets final messages and events older than `before`, a bounded number at a time; how many messages."""

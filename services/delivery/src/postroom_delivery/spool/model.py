@@ -168,6 +168,34 @@ class EventDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """An address that gets no mail any more. `owner` is the tenant or domain of the scope, "" for global; `expires_at` 0 is for ever.
+
+    Automatic and manual entries are alike; one that is there stays when it lasts longer. `number` grows with every change.
+    """
+
+    scope: str
+    owner: str
+    address: str
+    reason: str
+    evidence: str
+    created_at: int
+    expires_at: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionFilter:
+    """Which entries; "" is any. Pages by `after`, the number of the last one seen."""
+
+    scope: str = ""
+    owner: str = ""
+    address: str = ""
+    after: int = 0
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of one attempt for one claim. `due_at` matters for SCHEDULED only; `attempted` counts it as an attempt, `delay_told` is remembered."""
 
@@ -178,6 +206,7 @@ class Settlement:
     attempted: bool = True
     destination: str | None = None
     delay_told: bool = False
+    suppress: Suppression | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import structlog
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.lifecycle import supervised
 from postroom_core.reply import Reply
-from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_rollup, postgres_settle
+from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_rollup, postgres_settle, postgres_suppression
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
@@ -31,6 +31,8 @@ from postroom_delivery.spool.model import (
     RecipientRow,
     Settlement,
     Stats,
+    Suppression,
+    SuppressionFilter,
 )
 from postroom_delivery.spool.postgres_group import Group
 from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Link, Lost, Transaction, connect
@@ -216,6 +218,18 @@ class PostgresSpool:
         self._woken()
         return 1
 
+    async def suppress(self, entries: Sequence[Suppression]) -> int:
+        return await self._link.run(0, lambda transaction: postgres_suppression.suppress(transaction, entries))
+
+    async def unsuppress(self, entries: Sequence[Suppression]) -> int:
+        return await self._link.run(0, lambda transaction: postgres_suppression.unsuppress(transaction, entries))
+
+    async def suppressions(self, which: SuppressionFilter) -> list[Suppression]:
+        return await self._link.read(lambda c: postgres_suppression.suppressions(c, which))
+
+    async def suppressed(self, now: int, tenant: str, domain: str, addresses: Sequence[str]) -> dict[str, Suppression]:
+        return await self._link.read(lambda c: postgres_suppression.suppressed(c, now, tenant, domain, addresses))
+
     async def sweep(self, before: int) -> int:
         return await self._link.run(before, lambda transaction: _sweep(transaction, before))
 
@@ -259,7 +273,8 @@ async def _sweep(transaction: Transaction, before: int) -> int:
     stale = [row["message"] for row in await transaction.fetch("stale_stagings", transaction.now - STAGING_MS)]
     await transaction.fetch("delete_staged", stale)
     await transaction.fetch("staging_ends", stale)
-    await transaction.fetch("delete_idle_destinations", before)
+    for statement in ("delete_idle_destinations", "delete_expired_suppressions"):
+        await transaction.fetch(statement, before)
     if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 3)", LOCK):
         for row in await transaction.fetch("event_days"):
             if (row["day"] + 1) * DAY_MS <= before:

@@ -8,6 +8,7 @@ from postroom_core.errors import Unavailable
 from postroom_delivery.spool import postgres_accept
 from postroom_delivery.spool.model import OPEN_STATES, Claim, EventDetail, LostLease, Notice, RecipientRow, Settlement, State
 from postroom_delivery.spool.postgres_link import Transaction, clean
+from postroom_delivery.spool.postgres_suppression import suppress
 
 _VERBS = {"retry": "retried", "hold": "held", "release": "released"}
 
@@ -48,6 +49,7 @@ async def settle(transaction: Transaction, holder: str | None, requests: Sequenc
             letters.append((row["message"], _told(event)))
         closed[row["message"]] = closed.get(row["message"], 0) + (settlement.state not in OPEN_STATES)
     await transaction.many("insert_dead_letters", list(dict(letters).items()), transaction.now)
+    await suppress(transaction, [s.suppress for request in requests for s in request.settlements if s.suppress is not None])
     notices = [postgres_accept.Accepting(notice.message, 0, notice.body) for request in requests for notice in request.notices]
     if any(await postgres_accept.accept(transaction, notices)) if notices else False:
         raise Unavailable("a notice was refused by the spool")  # cannot be: notices carry no allowance

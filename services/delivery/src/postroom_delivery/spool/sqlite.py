@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
-from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle
+from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle, sqlite_suppression
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Batch,
@@ -33,6 +33,8 @@ from postroom_delivery.spool.model import (
     RecipientRow,
     Settlement,
     Stats,
+    Suppression,
+    SuppressionFilter,
 )
 from postroom_delivery.spool.sqlite_accept import SQL
 from postroom_delivery.spool.sqlite_migrate import migrate
@@ -160,6 +162,18 @@ class SqliteSpool:
 
     async def suspend(self, now: int, key: Key, suspended: bool) -> int:
         return await self._write(lambda c: sqlite_settle.suspend(c, key, suspended))
+
+    async def suppress(self, entries: Sequence[Suppression]) -> int:
+        return await self._write(lambda c: sqlite_suppression.suppress(c, entries))
+
+    async def unsuppress(self, entries: Sequence[Suppression]) -> int:
+        return await self._write(lambda c: sqlite_suppression.unsuppress(c, entries))
+
+    async def suppressions(self, which: SuppressionFilter) -> list[Suppression]:
+        return await self._read(lambda c: sqlite_suppression.suppressions(c, which))
+
+    async def suppressed(self, now: int, tenant: str, domain: str, addresses: Sequence[str]) -> dict[str, Suppression]:
+        return await self._read(lambda c: sqlite_suppression.suppressed(c, now, tenant, domain, addresses))
 
     async def sweep(self, before: int) -> int:
         return await self._writer.submit(lambda c: sqlite_settle.sweep(c, before, SWEEP))

@@ -16,6 +16,7 @@ from postroom_delivery.spool.model import (
     State,
 )
 from postroom_delivery.spool.sqlite_accept import SQL, accept, insert_event, wake
+from postroom_delivery.spool.sqlite_suppression import suppress
 
 _VERBS = {"retry": "retried", "hold": "held", "release": "released"}
 
@@ -62,6 +63,8 @@ def _settle_one(connection: sqlite3.Connection, now: int, holder: str | None, se
     message, address, pool, destination, tenant, attempts = row
     if event is not None:
         insert_event(connection, now, message, address, attempts, event)
+    if settlement.suppress is not None:
+        suppress(connection, [settlement.suppress])
     if settlement.state is State.SCHEDULED:
         wake(connection, pool, destination, tenant, settlement.due_at)
     if event is not None and event.kind == "dead-letter":
@@ -123,5 +126,6 @@ def sweep(connection: sqlite3.Connection, before: int, limit: int) -> int:
     for message in messages:
         for statement in ("delete_events", "delete_recipients", "delete_message"):
             connection.execute(SQL[statement], (message,))
-    connection.execute(SQL["delete_idle_destinations"], (before,))
+    for statement in ("delete_idle_destinations", "delete_expired_suppressions"):
+        connection.execute(SQL[statement], (before,))
     return len(messages)

@@ -322,3 +322,28 @@ SELECT substr(relname, 7)::bigint AS day FROM pg_inherits JOIN pg_class ON pg_cl
 -- name: list_messages
 SELECT DISTINCT message FROM recipient WHERE message > $1 AND state = ANY($2::text[]) AND ($3 = '' OR domain = $3)
   AND ($4 = '' OR message IN (SELECT id FROM message WHERE reverse_path = $4)) ORDER BY message LIMIT $5;
+
+-- Suppression
+
+-- name: suppress
+INSERT INTO suppression (scope, owner, address, reason, evidence, created_at, expires_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+ON CONFLICT (address, scope, owner) DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence, created_at = excluded.created_at,
+  expires_at = excluded.expires_at, number = nextval(pg_get_serial_sequence('suppression', 'number'))
+WHERE suppression.expires_at <> 0 AND (excluded.expires_at = 0 OR suppression.expires_at < excluded.expires_at) RETURNING number;
+
+-- name: unsuppress
+DELETE FROM suppression s USING unnest($1::text[], $2::text[], $3::text[]) AS given(scope, owner, address)
+WHERE s.scope = given.scope AND s.owner = given.owner AND s.address = given.address RETURNING number;
+
+-- name: suppressions
+SELECT scope, owner, address, reason, evidence, created_at, expires_at, number FROM suppression
+WHERE number > $1 AND ($2 = '' OR scope = $2) AND ($3 = '' OR owner = $3) AND ($4 = '' OR address = $4) ORDER BY number LIMIT $5;
+
+-- name: suppressed
+SELECT DISTINCT ON (address) scope, owner, address, reason, evidence, created_at, expires_at, number FROM suppression
+WHERE address = ANY($4::text[]) AND (expires_at = 0 OR expires_at > $1)
+  AND (scope = 'global' OR (scope = 'tenant' AND owner = $2) OR (scope = 'domain' AND owner = $3)) ORDER BY address, number;
+
+-- name: delete_expired_suppressions
+DELETE FROM suppression WHERE expires_at > 0 AND expires_at < $1;

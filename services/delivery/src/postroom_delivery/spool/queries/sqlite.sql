@@ -195,3 +195,26 @@ INSERT INTO dead_letter (message, at, reason, headers) SELECT id, ?, ?, headers 
 
 -- name: dead_letters
 SELECT message, at, reason, headers FROM dead_letter WHERE at < ? OR (at = ? AND message < ?) ORDER BY at DESC, message DESC LIMIT ?;
+
+-- name: delete_shorter_suppression
+DELETE FROM suppression WHERE address = :address AND scope = :scope AND owner = :owner AND expires_at <> 0 AND (:expires = 0 OR expires_at < :expires);
+
+-- name: insert_suppression
+INSERT INTO suppression (scope, owner, address, reason, evidence, created_at, expires_at)
+VALUES (:scope, :owner, :address, :reason, :evidence, :created, :expires) ON CONFLICT (address, scope, owner) DO NOTHING;
+
+-- name: delete_suppression
+DELETE FROM suppression WHERE scope = ? AND owner = ? AND address = ?;
+
+-- name: suppressions
+SELECT scope, owner, address, reason, evidence, created_at, expires_at, number FROM suppression
+WHERE number > :after AND (:scope = '' OR scope = :scope) AND (:owner = '' OR owner = :owner) AND (:address = '' OR address = :address)
+ORDER BY number LIMIT :limit;
+
+-- name: suppressed
+SELECT scope, owner, address, reason, evidence, created_at, expires_at, number FROM suppression
+WHERE address = :address AND (expires_at = 0 OR expires_at > :now)
+  AND (scope = 'global' OR (scope = 'tenant' AND owner = :tenant) OR (scope = 'domain' AND owner = :domain)) LIMIT 1;
+
+-- name: delete_expired_suppressions
+DELETE FROM suppression WHERE expires_at > 0 AND expires_at < ?;

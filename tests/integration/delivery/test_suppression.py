@@ -1,0 +1,90 @@
+"""The suppression list on the running delivery: who gets on it, what it stops, what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+from typing import Any
+
+from grpc import aio
+
+from postroom.v1 import suppression_pb2, suppression_pb2_grpc
+from postroom_core import rpc
+from postroom_core.suppression import Filter, keys
+from postroom_core.testing.faults import Rule, script
+
+from integration.delivery.harness import Running, delivery
+
+
+def stub(channel: aio.Channel) -> suppression_pb2_grpc.SuppressionAsyncStub:
+    made: suppression_pb2_grpc.SuppressionAsyncStub = suppression_pb2_grpc.SuppressionStub(channel)
+    return made
+
+
+def test_an_unknown_mailbox_is_suppressed_for_its_tenant_and_its_next_message_ends_without_an_attempt(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with (
+            delivery(tmp_path, script=script([Rule("RCPT", b"550 5.1.1 no such user", argument="gone@", times=1)])) as running,
+            rpc.connect(f"unix:{tmp_path}/delivery.sock") as channel,
+        ):
+            await running.until(await running.enqueue("Gone@x.example"), "bounced")
+            (entry,) = (await stub(channel).List(suppression_pb2.SuppressionListRequest())).entries
+            assert (entry.scope, entry.owner, entry.address, entry.reason) == ("tenant", "default", "gone@x.example", "bounce")
+            assert "550 5.1.1 no such user" in entry.evidence
+            assert 89 < (entry.expires_at_ms - entry.created_at_ms) / 86_400_000 < 91
+            found = await stub(channel).Lookup(suppression_pb2.SuppressionLookupRequest(tenant="default", domain="d", address="gone@x.example"))
+            assert "no such user" in found.text
+            await until_filtered(channel)
+            events = await running.until(await running.enqueue("gone@x.example", "other@x.example"), "bounced")
+            assert "suppression list" in events[-1].text
+            assert (await sent(running, 1)) == ["other@x.example"]
+            assert (await other_tenant(running)) == "delivered"
+
+    async def until_filtered(channel: aio.Channel) -> None:
+        wanted = keys("default", "d.example", "gone@x.example")[1]
+        while wanted not in Filter((await stub(channel).Filter(suppression_pb2.SuppressionFilterRequest())).bits):
+            await asyncio.sleep(0.05)
+
+    async def sent(running: Running, count: int) -> list[str]:
+        while len(found := [r for m in running.sink.messages if m.reverse_path for r in m.recipients]) < count:
+            await asyncio.sleep(0.01)
+        return found
+
+    async def other_tenant(running: Running) -> str:
+        events = await running.until(await running.enqueue("gone@x.example", tenant="other"), "delivered", "bounced")
+        return str(events[-1].kind)
+
+    asyncio.run(scenario())
+
+
+def test_people_add_and_remove_entries_and_the_filter_tells_nothing_new_to_who_has_it(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with delivery(tmp_path), rpc.connect(f"unix:{tmp_path}/delivery.sock") as channel:
+            entry = suppression_pb2.SuppressionEntry(scope="domain", owner="d.example", address="B@x.example", reason="asked")
+            change = suppression_pb2.SuppressionChange(entries=[entry])
+            first = await stub(channel).Filter(suppression_pb2.SuppressionFilterRequest())
+            assert (await stub(channel).Add(change)).changed == 1
+            second = await stub(channel).Filter(suppression_pb2.SuppressionFilterRequest(version=first.version))
+            assert keys("", "d.example", "b@x.example")[2] in Filter(second.bits)
+            assert not (await stub(channel).Filter(suppression_pb2.SuppressionFilterRequest(version=second.version))).bits
+            assert (await stub(channel).Add(change)).changed == 0
+            assert (await stub(channel).Remove(change)).changed == 1
+            assert not (await stub(channel).Lookup(suppression_pb2.SuppressionLookupRequest(domain="d.example", address="b@x.example"))).text
+
+    asyncio.run(scenario())
+
+
+def test_an_entry_without_sense_is_refused_with_a_sentence(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with delivery(tmp_path), rpc.connect(f"unix:{tmp_path}/delivery.sock") as channel:
+            faults: list[dict[str, Any]] = [{"scope": "tenant"}, {"scope": "global", "owner": "x"}, {"scope": "else", "owner": "x"}]
+            for values in faults:
+                entry = suppression_pb2.SuppressionEntry(address="b@x.example", **values)
+                try:
+                    await stub(channel).Add(suppression_pb2.SuppressionChange(entries=[entry]))
+                except aio.AioRpcError as error:
+                    assert "scope" in (error.details() or "")
+                else:
+                    raise AssertionError(values)
+
+    asyncio.run(scenario())
