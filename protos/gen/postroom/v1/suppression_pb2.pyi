@@ -172,7 +172,7 @@ class SuppressionListRequest(_message.Message):
     address: _builtins.str
     after: _builtins.int
     limit: _builtins.int
-    """1 to 1000"""
+    """1 to 200"""
     def __init__(
         self,
         *,
@@ -217,7 +217,7 @@ class SuppressionChange(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuppressionEntry]:
-        """at most 1000"""
+        """at most 200"""
 
     def __init__(
         self,
