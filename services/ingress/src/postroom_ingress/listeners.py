@@ -205,8 +205,10 @@ async def _connection(connected: socket.socket, port: Port, listener: Listener) 
     if port.implicit_tls and context is None:
         raise TurnedAway("no-certificate")
     seconds = listener.services.deadlines.tls if context is not None else None
+    connection = Connection()
     try:
-        _, connection = await asyncio.get_running_loop().connect_accepted_socket(Connection, connected, ssl=context, ssl_handshake_timeout=seconds)
+        # What this returns is not used: with TLS uvloop gives its own protocol instead of ours.
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, connected, ssl=context, ssl_handshake_timeout=seconds)
     except (ssl.SSLError, OSError) as error:
         raise TurnedAway("tls-failed" if context is not None else "lost") from error
     return connection
