@@ -60,6 +60,10 @@ class Message:
     credential: str = ""
     client_address: str = ""
     headers: bytes = b""
+    hold_until: int = 0
+    deliver_by: int = 0
+    deliver_by_return: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,15 @@ class QueueClient:
                 return
             after = entries[-1].number
 
+    async def report(self, content: bytes) -> dict[str, Any]:
+        """What became of a bounce or complaint that came back."""
+        with _mapped():
+            answer = await self._suppression.Report(suppression_pb2.SuppressionReport(content=content), timeout=SECONDS)
+        return {
+            **{"kind": answer.kind, "message_id": answer.message_id, "addresses": [*answer.addresses]},
+            **{"suppressed": answer.suppressed, "text": answer.text},
+        }
+
     async def change_suppressions(self, entries: Sequence[Suppressed], *, remove: bool = False) -> int:
         """Adds or removes; how many changed."""
         changed = 0
@@ -144,7 +157,16 @@ class QueueClient:
     async def show(self, message_id: str, *, headers: bool = False) -> Message:
         with _mapped():
             detail = await self._stub.Show(queue_pb2.ShowRequest(message_id=message_id, headers=headers), timeout=SECONDS)
-        return _message(detail.summary, credential=detail.credential, client_address=detail.client_address, headers=detail.header_block)
+        return _message(
+            detail.summary,
+            credential=detail.credential,
+            hold_until=detail.hold_until_ms,
+            deliver_by=detail.deliver_by_ms,
+            deliver_by_return=detail.deliver_by_return,
+            priority=detail.priority,
+            client_address=detail.client_address,
+            headers=detail.header_block,
+        )
 
     async def events(self, message_id: str = "", *, follow: bool = False) -> AsyncIterator[Event]:
         request = queue_pb2.EventsRequest(message_id=message_id, follow=follow)

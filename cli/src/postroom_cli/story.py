@@ -18,6 +18,9 @@ _WORDS = {
     "released": "was released for",
     "retried": "was made due at once for",
     "deleted": "was deleted for",
+    "bounced-later": "came back from",
+    "complained": "was complained about by",
+    "reported": "was reported about",
     "dead-letter": "failed and had no sender to tell, for",
 }
 # What the catalogue of errors speaks of.
@@ -64,11 +67,26 @@ def advice(found: Explanation) -> list[str]:
     return [f"{found.title}: {found.cause}", f"  what to do: {found.remedy}", f"  where to look: {'; '.join(found.look)}"]
 
 
+def wishes(message: Message) -> list[str]:
+    """What the client asked for with the message."""
+    lines = []
+    if message.hold_until:
+        lines.append(f"not to be sent before {when(message.hold_until)} (FUTURERELEASE)")
+    if message.deliver_by:
+        then = "else it is returned" if message.deliver_by_return else "else the delay is told"
+        lines.append(f"to be delivered by {when(message.deliver_by)}, {then} (DELIVERBY)")
+    if message.priority:
+        lines.append(f"priority {message.priority} (MT-PRIORITY)")
+    return lines
+
+
 def outlook(message: Message) -> list[str]:
     """What happens next, per open recipient."""
     lines = []
     for recipient in message.recipients:
         match recipient.state:
+            case "scheduled" if not recipient.attempts and recipient.due_at == message.hold_until:
+                lines.append(f"held for <{recipient.address}> until {when(recipient.due_at)} as its sender asked")
             case "scheduled":
                 lines.append(f"next attempt for <{recipient.address}> at {when(recipient.due_at)}; given up after {when(message.expires_at)}")
             case "leased":
@@ -82,5 +100,6 @@ def tell(message: Message, events: Sequence[Event]) -> list[str]:
     """The whole story."""
     sender = f"<{message.reverse_path}>" if message.reverse_path else "nobody (a notice of delivery)"
     head = f"Message {message.id} from {sender}, {message.size} octets, pool {message.pool}, submitted by {message.credential or '?'}"
+    wished = wishes(message)
     why = [line for found in reasons(events, message.reverse_path) for line in advice(found)]
-    return [head, *(sentence(event) for event in events), *outlook(message), *why]
+    return [head, *wished, *(sentence(event) for event in events), *outlook(message), *why]

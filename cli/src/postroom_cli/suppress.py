@@ -6,7 +6,7 @@ import datetime
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 from rich.table import Table
@@ -16,6 +16,8 @@ from postroom_cli.clients import Suppressed, connected
 from postroom_cli.command import as_json, place, run
 from postroom_core.errors import Permanent
 
+# What delivery reads of a report.
+MOST_REPORT = 512 * 1024
 _FIELDS = ("address", "scope", "owner", "reason", "evidence", "created", "expires")
 
 
@@ -111,6 +113,27 @@ def import_(file: TextIO, format_: str, json_: bool) -> None:
     rows = _json_rows(file) if format_ == "json" else csv.DictReader(file)
     entries = [_entry(line, row) for line, row in enumerate(rows, 1 if format_ == "json" else 2)]
     _told(run(_change(entries)), json_)
+
+
+@suppress.command("report")
+@click.argument("file", type=click.File("rb"), default="-")
+@as_json
+def report(file: BinaryIO, json_: bool) -> None:
+    """Take in a bounce or complaint that came back, from FILE or standard input; exit code 1 when it is about no message that is known."""
+    content = file.read(MOST_REPORT)
+
+    async def tell() -> dict[str, Any]:
+        async with connected(place()) as client:
+            return await client.report(content)
+
+    found = run(tell())
+    if json_:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        about = f"{found['kind']} {' '.join(found['addresses'])}".strip()
+        show.out.print(f"{about}: {found['text']}" if about else found["text"], markup=False)
+    if not found["kind"]:
+        raise SystemExit(1)
 
 
 def _json_rows(file: Iterable[str]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from postroom_core.suppression import Filter, keys
 from postroom_core.testing.faults import Rule, script
 
 from integration.delivery.harness import Running, delivery
+from unit.delivery.test_reports import ARF, ID
 
 
 def stub(channel: aio.Channel) -> suppression_pb2_grpc.SuppressionAsyncStub:
@@ -86,5 +87,22 @@ def test_an_entry_without_sense_is_refused_with_a_sentence(tmp_path: pathlib.Pat
                     assert "scope" in (error.details() or "")
                 else:
                     raise AssertionError(values)
+
+    asyncio.run(scenario())
+
+
+def test_a_complaint_about_a_delivered_message_is_told_and_keeps_the_domain_away(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with delivery(tmp_path) as running, rpc.connect(f"unix:{tmp_path}/delivery.sock") as channel:
+            message_id = await running.enqueue("b@x.example")
+            await running.until(message_id, "delivered")
+            report = ARF.replace(ID, message_id)
+            told = await stub(channel).Report(suppression_pb2.SuppressionReport(content=report.encode()))
+            assert (told.kind, told.message_id, [*told.addresses], told.suppressed) == ("complained", message_id, ["b@x.example"], 1)
+            await running.until(message_id, "complained")
+            found = await stub(channel).Lookup(suppression_pb2.SuppressionLookupRequest(tenant="t", domain="d.example", address="b@x.example"))
+            assert "complaint" in found.text
+            unknown = await stub(channel).Report(suppression_pb2.SuppressionReport(content=ARF.encode()))
+            assert (unknown.kind, unknown.text) == ("", "the report is about no message that is known here")
 
     asyncio.run(scenario())

@@ -188,10 +188,22 @@ class MessageDetail(_message.Message):
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
+    HOLD_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    DELIVER_BY_MS_FIELD_NUMBER: _builtins.int
+    DELIVER_BY_RETURN_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     header_block: _builtins.bytes
     credential: _builtins.str
     client_address: _builtins.str
     domain: _builtins.str
+    hold_until_ms: _builtins.int
+    """not sent before (RFC 4865), 0 is at once"""
+    deliver_by_ms: _builtins.int
+    """to be delivered until then (RFC 2852), 0 is no such wish"""
+    deliver_by_return: _builtins.bool
+    """returned after deliver_by_ms; else a delay is told"""
+    priority: _builtins.int
+    """RFC 6710"""
     @_builtins.property
     def summary(self) -> Global___MessageSummary: ...
     def __init__(
@@ -202,10 +214,14 @@ class MessageDetail(_message.Message):
         credential: _builtins.str = ...,
         client_address: _builtins.str = ...,
         domain: _builtins.str = ...,
+        hold_until_ms: _builtins.int = ...,
+        deliver_by_ms: _builtins.int = ...,
+        deliver_by_return: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "credential", b"credential", "domain", b"domain", "header_block", b"header_block", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "credential", b"credential", "deliver_by_ms", b"deliver_by_ms", "deliver_by_return", b"deliver_by_return", "domain", b"domain", "header_block", b"header_block", "hold_until_ms", b"hold_until_ms", "priority", b"priority", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,7 +275,7 @@ class Event(_message.Message):
     message_id: _builtins.str
     recipient: _builtins.str
     kind: _builtins.str
-    """accepted, deferred, delivered, bounced, expired, ambiguous, held, released, retried, deleted, dead-letter"""
+    """accepted, deferred, delivered, bounced, expired, ambiguous, held, released, retried, deleted, dead-letter, bounced-later, complained, reported"""
     code: _builtins.int
     """of the SMTP reply, 0 when there was none"""
     enhanced: _builtins.str

@@ -54,6 +54,11 @@ class SuppressionStub:
                 request_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChange.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChanged.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/postroom.v1.Suppression/Report',
+                request_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReport.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReported.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/postroom.v1.Suppression/Remove',
                 request_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChange.SerializeToString,
@@ -92,6 +97,13 @@ class SuppressionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Remove(self, request, context):
         """Removes entries by scope, owner and address.
         """
@@ -121,6 +133,11 @@ def add_SuppressionServicer_to_server(servicer, server):
                     servicer.Add,
                     request_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChange.FromString,
                     response_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChanged.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReport.FromString,
+                    response_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReported.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
@@ -236,6 +253,33 @@ class Suppression:
             '/postroom.v1.Suppression/Add',
             postroom_dot_v1_dot_suppression__pb2.SuppressionChange.SerializeToString,
             postroom_dot_v1_dot_suppression__pb2.SuppressionChanged.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Suppression/Report',
+            postroom_dot_v1_dot_suppression__pb2.SuppressionReport.SerializeToString,
+            postroom_dot_v1_dot_suppression__pb2.SuppressionReported.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class SuppressionStub:
     """In the order in which they were made; pages by `after`."""
     Add: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]
     """Adds entries; one that is there stays when it lasts longer. Answers how many are new or last longer now."""
+    Report: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionReport, _suppression_pb2.SuppressionReported]
+    """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
     Remove: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]
     """Removes entries by scope, owner and address."""
 
@@ -53,6 +55,8 @@ class SuppressionAsyncStub(SuppressionStub):
     """In the order in which they were made; pages by `after`."""
     Add: _aio.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]  # type: ignore[assignment]
     """Adds entries; one that is there stays when it lasts longer. Answers how many are new or last longer now."""
+    Report: _aio.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionReport, _suppression_pb2.SuppressionReported]  # type: ignore[assignment]
+    """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
     Remove: _aio.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]  # type: ignore[assignment]
     """Removes entries by scope, owner and address."""
 
@@ -88,6 +92,14 @@ class SuppressionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_pb2.SuppressionChanged, _abc.Awaitable[_suppression_pb2.SuppressionChanged]]:
         """Adds entries; one that is there stays when it lasts longer. Answers how many are new or last longer now."""
+
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request: _suppression_pb2.SuppressionReport,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_pb2.SuppressionReported, _abc.Awaitable[_suppression_pb2.SuppressionReported]]:
+        """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
 
     @_abc_1.abstractmethod
     def Remove(

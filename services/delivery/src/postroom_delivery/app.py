@@ -62,7 +62,7 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
 
         def register(server: rpc.Server) -> None:
             spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
-            suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, clock), server)
+            suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, pools, clock), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 

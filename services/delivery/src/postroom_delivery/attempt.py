@@ -37,11 +37,12 @@ class BareLineEnd(Exception):
 
 
 class Attempt:
-    """One message over one session. `doubt` and `body` are the spool's."""
+    """One message over one session. `doubt` and `body` are the spool's; `now` in Unix milliseconds."""
 
-    def __init__(self, session: Session, message: ClaimedMessage, doubt: Doubt, body: Body) -> None:
+    def __init__(self, session: Session, message: ClaimedMessage, doubt: Doubt, body: Body, now: int) -> None:
         self._session = session
-        self._message = message
+        self._message = needs.tunnelled(message, session.extensions)
+        self._wishes = needs.wishes(message, session.extensions, now)
         self._doubt = doubt
         self._body = body
         self._outcomes: dict[Claim, Outcome] = {}
@@ -105,7 +106,7 @@ class Attempt:
         session.messages += 1
         self._after_dot = False
         utf8 = needs.utf8(self._message, self._claims)
-        commands = [mail_command(self._message, session.extensions, utf8=utf8)]
+        commands = [mail_command(self._message, session.extensions, self._wishes, utf8=utf8)]
         commands += [rcpt_command(claim, session.extensions, utf8=utf8) for claim in self._claims]
         chunking = "CHUNKING" in session.extensions
         if "PIPELINING" in session.extensions:

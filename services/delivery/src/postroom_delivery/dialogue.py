@@ -5,6 +5,7 @@ control character can leave in a command (A7).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from postroom_core.reply import Reply
@@ -98,8 +99,11 @@ def command(text: str, *, utf8: bool = False) -> bytes:
     return text.encode() + b"\r\n"
 
 
-def mail_command(message: ClaimedMessage, extensions: Extensions, *, utf8: bool) -> bytes:
-    """MAIL with what the peer understands of SIZE, BODY, RET, ENVID and REQUIRETLS (RFC 1870, 6152, 3030, 3461, 8689); SMTPUTF8 if `utf8`."""
+def mail_command(message: ClaimedMessage, extensions: Extensions, wishes: Sequence[str] = (), *, utf8: bool) -> bytes:
+    """MAIL with what the peer understands of SIZE, BODY, RET, ENVID and REQUIRETLS (RFC 1870, 6152, 3030, 3461, 8689); SMTPUTF8 if `utf8`.
+
+    `wishes` are further parameters, see postroom_delivery.needs.
+    """
     parts = [f"MAIL FROM:<{message.reverse_path}>"]
     if "SIZE" in extensions:
         parts.append(f"SIZE={len(message.headers) + 2 + message.body_size}")
@@ -113,7 +117,7 @@ def mail_command(message: ClaimedMessage, extensions: Extensions, *, utf8: bool)
         parts += [f"{name}={value}" for name, value in (("RET", message.ret), ("ENVID", message.envid)) if value]
     if message.options.require_tls and "REQUIRETLS" in extensions:
         parts.append("REQUIRETLS")
-    return command(" ".join(parts), utf8=utf8)
+    return command(" ".join([*parts, *wishes]), utf8=utf8)
 
 
 def rcpt_command(claim: Claim, extensions: Extensions, *, utf8: bool) -> bytes:

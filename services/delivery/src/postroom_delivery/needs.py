@@ -7,18 +7,43 @@ came with SMTPUTF8 goes anywhere (R6531). It never looks at a policy of transpor
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from postroom_delivery.classify import Class
 from postroom_delivery.dialogue import Extensions, is_clean
 from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, never
 from postroom_delivery.spool.model import Claim, ClaimedMessage
 
+# RFC 2852 section 4: nine digits.
+MOST_SECONDS = 999_999_999
 _TOO_MANY = re.compile(r"too many (recipients|rcpt)", re.IGNORECASE)
 
 
 def size(message: ClaimedMessage) -> int:
     """Octets as RFC 1870 counts them: line ends included, dots not stuffed."""
     return len(message.headers) + 2 + message.body_size
+
+
+def wishes(message: ClaimedMessage, extensions: Extensions, now: int) -> tuple[str, ...]:
+    """Parameters of MAIL for what the client asked of every hop and this peer understands: BY (RFC 2852), MT-PRIORITY (RFC 6710).
+
+    A later release (RFC 4865) is none of them: the message leaves us only when its time has come.
+    """
+    options, found = message.options, []
+    if options.deliver_by and "DELIVERBY" in extensions:
+        seconds = (options.deliver_by - now) // 1000
+        mode = "R" if options.deliver_by_return else "N"
+        found.append(f"BY={max(1, seconds) if options.deliver_by_return else max(-MOST_SECONDS, seconds)};{mode}")
+    if options.priority and "MT-PRIORITY" in extensions:
+        found.append(f"MT-PRIORITY={options.priority}")
+    return tuple(found)
+
+
+def tunnelled(message: ClaimedMessage, extensions: Extensions) -> ClaimedMessage:
+    """The message with its priority in a header field where the peer knows no MT-PRIORITY, so that a later hop may know it (RFC 6758)."""
+    if not message.options.priority or "MT-PRIORITY" in extensions:
+        return message
+    return replace(message, headers=f"MT-Priority: {message.options.priority}\r\n".encode() + message.headers)
 
 
 def utf8(message: ClaimedMessage, claims: Sequence[Claim]) -> bool:

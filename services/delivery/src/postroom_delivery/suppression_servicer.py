@@ -9,6 +9,9 @@ from grpc import aio
 from postroom.v1 import suppression_pb2, suppression_pb2_grpc
 from postroom_core.clock import Clock
 from postroom_core.suppression import SCOPES, normal
+from postroom_delivery import reports, returns
+from postroom_delivery.classify import table_of
+from postroom_delivery.pools import Pools
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Suppression, SuppressionFilter
 from postroom_delivery.suppression import Suppressions, text
@@ -23,8 +26,9 @@ _Request = suppression_pb2.SuppressionChange
 class SuppressionServicer(suppression_pb2_grpc.SuppressionServicer):
     """See suppression.proto."""
 
-    def __init__(self, spool: Spool, suppressions: Suppressions, clock: Clock) -> None:
+    def __init__(self, spool: Spool, suppressions: Suppressions, pools: Pools, clock: Clock) -> None:
         self._spool = spool
+        self._pools = pools
         self._suppressions = suppressions
         self._clock = clock
 
@@ -49,6 +53,20 @@ class SuppressionServicer(suppression_pb2_grpc.SuppressionServicer):
         changed = await self._spool.suppress(entries)
         await self._suppressions.refresh()
         return suppression_pb2.SuppressionChanged(changed=changed)
+
+    async def Report(self, request: suppression_pb2.SuppressionReport, context: Context) -> suppression_pb2.SuppressionReported:
+        report = reports.parse(request.content)
+        message = await self._spool.show(report.message_id) if report.message_id else None
+        if message is None:
+            return suppression_pb2.SuppressionReported(text="the report is about no message that is known here")
+        now = self._clock.now_ms()
+        told = returns.judge(report, message, table_of(self._pools.get(message.pool).reply_rules), now)
+        suppressed = sum([await self._spool.tell(now, message.id, one.address, one.event, one.entries) for one in told])
+        kind = told[0].event.kind if told else ""
+        text = told[0].event.text or str(told[0].event.reply or "") if told else "the report is about none of the message's recipients"
+        return suppression_pb2.SuppressionReported(
+            kind=kind, message_id=message.id, addresses=[one.address for one in told], suppressed=suppressed, text=text
+        )
 
     async def Remove(self, request: _Request, context: Context) -> suppression_pb2.SuppressionChanged:
         return suppression_pb2.SuppressionChanged(changed=await self._spool.unsuppress(await self._entries(request, context)))

@@ -143,7 +143,7 @@ class Worker:
                 self._block(self._pool.retry.initial)
             return dict.fromkeys(message.claims, session)
         try:
-            outcomes = await attempt.Attempt(session, signed, self._parts.spool.doubt, self._parts.spool.body).run()
+            outcomes = await attempt.Attempt(session, signed, self._parts.spool.doubt, self._parts.spool.body, self._parts.clock.now_ms()).run()
         except attempt.StaleSession:  # at most once for a message: a new connection is never stale
             self._drop_session()
             return await self._attempt(batch, message)

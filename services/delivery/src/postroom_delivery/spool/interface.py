@@ -15,6 +15,7 @@ from postroom_delivery.spool.model import (
     Batch,
     Claim,
     DeadLetter,
+    EventDetail,
     EventRow,
     Key,
     Limits,
@@ -120,6 +121,9 @@ class Spool(RollUps, Protocol):
 
     async def stats(self, now: int) -> Stats:
         """The queue in numbers."""
+
+    async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
+        """Appends an event to a message's story, with entries for the suppression list; how many of these are new or last longer now."""
 
     async def suppress(self, entries: Sequence[Suppression]) -> int:
         """Adds entries; how many are new or last longer now."""

@@ -22,6 +22,7 @@ from postroom_delivery.spool.model import (
     Batch,
     Claim,
     DeadLetter,
+    EventDetail,
     EventRow,
     Key,
     ListFilter,
@@ -217,6 +218,13 @@ class PostgresSpool:
         await self._link.run(now, work)
         self._woken()
         return 1
+
+    async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
+        async def work(transaction: Transaction) -> int:
+            transaction.event(message_id, address, 0, event)
+            return await postgres_suppression.suppress(transaction, entries)
+
+        return await self._link.run(now, work)
 
     async def suppress(self, entries: Sequence[Suppression]) -> int:
         return await self._link.run(0, lambda transaction: postgres_suppression.suppress(transaction, entries))

@@ -24,6 +24,7 @@ from postroom_delivery.spool.model import (
     Batch,
     Claim,
     DeadLetter,
+    EventDetail,
     EventRow,
     Key,
     ListFilter,
@@ -162,6 +163,13 @@ class SqliteSpool:
 
     async def suspend(self, now: int, key: Key, suspended: bool) -> int:
         return await self._write(lambda c: sqlite_settle.suspend(c, key, suspended))
+
+    async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            sqlite_accept.insert_event(connection, now, message_id, address, 0, event)
+            return sqlite_suppression.suppress(connection, entries)
+
+        return await self._write(work)
 
     async def suppress(self, entries: Sequence[Suppression]) -> int:
         return await self._write(lambda c: sqlite_suppression.suppress(c, entries))
