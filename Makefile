@@ -37,6 +37,9 @@ lock:  ## resolve every dependency anew and pin what was found
 	uv lock
 	uv sync
 
+screenshots:  ## the pictures of the page in docs/images, by the browser tests
+	SCREENSHOTS=docs/images uv run pytest tests/integration/web/test_browser.py
+
 bench:  ## messages per second and CPU per message, next to Postfix and OpenDKIM on this machine
 	uv run python bench/run.py
 

@@ -1,6 +1,6 @@
 """`postroom check`: would the world accept this domain's mail? Gathers what is known here, lets `postroom_insight` ask, shows the findings."""
 
-import contextlib
+import dataclasses
 import ipaddress
 import json
 import os
@@ -13,26 +13,18 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from postroom_cli import show
+from postroom_cli import show, targets
 from postroom_cli.command import as_json, layout, resolvers, run
-from postroom_cli.layout import Layout
-from postroom_cli.store import Store
 from postroom_core.address import is_domain
-from postroom_core.directory import FileSource
-from postroom_core.documents import KeySet
-from postroom_core.errors import Permanent, Transient
+from postroom_core.errors import Permanent
 from postroom_insight import blocklist
 from postroom_insight import check as insight
 from postroom_insight.finding import Finding, Grade
-from postroom_insight.keys import OwnKey
-from postroom_insight.lookups import Lookups, outward_addresses
-from postroom_operator.plan import keys
-from postroom_operator.plan.keys import StoredKey
+from postroom_insight.lookups import Lookups
 
 _COLOURS = {Grade.PASS: "green", Grade.ADVICE: "yellow", Grade.FAIL: "bold red", Grade.UNKNOWN: "red", Grade.SKIPPED: "dim"}
 # A message to look at is read whole; its header is what counts.
 MOST_FILE = 64 * 1024 * 1024
-PORTS = ("submission", "relay")  # implicit TLS has the same dialogue behind its handshake
 
 
 def _addresses(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
@@ -69,40 +61,17 @@ def check(domain: str, egress: tuple[str, ...], json_: bool, **more: object) -> 
 
 
 def _target(domain: str, egress: tuple[str, ...], more: dict[str, object]) -> insight.Target:
-    found = layout()
-    message, bounce = more["message"], str(more["bounce"]).lower()
-    dnsbl = more["dnsbl"]
-    return insight.Target(
-        domain=domain,
-        own_name=str(more["ehlo"] or os.environ.get("POSTROOM_HOSTNAME") or socket.getfqdn()).lower().rstrip("."),
-        egress=egress or tuple(outward_addresses()),
-        keys=own_keys(found, domain),
+    message, bounce, dnsbl = more["message"], str(more["bounce"]).lower(), more["dnsbl"]
+    own_name = str(more["ehlo"] or os.environ.get("POSTROOM_HOSTNAME") or socket.getfqdn()).lower().rstrip(".")
+    known = targets.target(layout(), domain, own_name)
+    return dataclasses.replace(
+        known,
+        egress=egress or known.egress,
         bounce=bounce if bounce != domain else "",
         blocklists=tuple(dnsbl) if isinstance(dnsbl, tuple) and dnsbl else blocklist.COMMON,
         message=_read(message) if isinstance(message, pathlib.Path) else None,
-        listeners=listeners(found),
         source=str(more["relay_source"]) or None,
     )
-
-
-def own_keys(found: Layout, domain: str) -> tuple[OwnKey, ...]:
-    """The DKIM keys of a domain in the data folder: those that sign now, generated or imported, and those that wait for their record."""
-    known = {key.selector: key for key in Store(found).observe_keys().keys.get(domain, ())}
-    with contextlib.suppress(Transient):  # nothing published yet
-        signing = FileSource(found.directory("signer")).load().of(KeySet).get(domain)
-        for key in signing.keys if signing is not None else ():
-            algorithm, public = keys.describe(key.private_key)
-            known[key.selector] = StoredKey(domain, key.selector, algorithm, public, True, key.private_key)
-    return tuple(OwnKey(key.selector, key.algorithm, key.public, key.record, key.active) for _, key in sorted(known.items()))
-
-
-def listeners(found: Layout) -> tuple[tuple[str, int], ...]:
-    """Where the running instance takes mail; empty when none runs."""
-    try:
-        running = json.loads(found.running.read_text())
-    except OSError:
-        return ()
-    return tuple((running["listen"], running["ports"][name]) for name in PORTS)
 
 
 def _read(path: pathlib.Path) -> bytes:

@@ -47,6 +47,10 @@ class Layout:
         """Whether a service that does not answer is being started again."""
         return self.running.exists()
 
+    def token(self, role: str) -> pathlib.Path:
+        """Who may use the page."""
+        return self.root / "web" / f"{role}.token"
+
     @property
     def running(self) -> pathlib.Path:
         """What `postroom send` needs to know of a running instance."""

@@ -42,7 +42,7 @@ def welcome(listen: str, ports: Mapping[str, int], credentials: Sequence[Mapping
     table.add_row(f"{listen}:{ports['submission']}", "submission: STARTTLS, then AUTH")
     table.add_row(f"{listen}:{ports['tls']}", "submission: implicit TLS, AUTH")
     table.add_row(f"{listen}:{ports['relay']}", "relay: clients known by their address, or AUTH over TLS")
-    table.add_row(f"http://{listen}:{ports['http']}", "/metrics /healthz /readyz")
+    table.add_row(f"http://{listen}:{ports['http']}", "the page; /metrics /healthz /readyz")
     err.print(table)
     for credential in credentials:  # lines, not a table: they are copied
         password = credential.get("password", "as in its Secret")

@@ -6,17 +6,19 @@ Standard output gets exactly one line, `ready` (with --json an object); everythi
 import asyncio
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import pathlib
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 import structlog
 
-from postroom_cli import front, show
+from postroom_cli import front, page, show
 from postroom_cli.layout import MOST_SOCKET_PATH, Layout
 from postroom_cli.sinkhole import Sinkhole
 from postroom_cli.store import write
@@ -25,6 +27,8 @@ from postroom_core import http
 from postroom_core.errors import Permanent
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_core.supervise import Child
+from postroom_web.app import install
+from postroom_web.login import Role
 
 log = structlog.get_logger(__name__)
 PORTS = {"submission": 2587, "tls": 2465, "relay": 2525, "http": 2580}
@@ -76,14 +80,15 @@ class Up:
                     environment |= sinkhole.environment()
                     if await self._world.activate_published(servers):  # the stand-in world sees them at once
                         await asyncio.to_thread(self._world.apply)
-                await stack.enter_async_context(self._front())
+                await stack.enter_async_context(self._front(servers))
                 await self._serve(stopping, servers, environment)
 
     @contextlib.asynccontextmanager
-    async def _front(self) -> AsyncIterator[None]:
-        """The HTTP port: metrics of all services, health, readiness."""
+    async def _front(self, servers: tuple[str, ...]) -> AsyncIterator[None]:
+        """The HTTP port: the page, metrics of all services, health, readiness."""
         options = self._options
         app = front.application({name: options.layout.http(name) for name in SERVICES})
+        install(app, page.page(page.Checks(options.layout, options.own_name, servers), lambda: self._world.plan.records))
         async with http.serve(f"{options.listen}:{options.ports['http']}", app):
             yield
 
@@ -155,9 +160,14 @@ class Up:
             {"domain": domain, "username": username, **({"password": generated[username]} if username in generated else {})}
             for domain, username, _ in plan.credentials
         ]
-        ready = {"event": "ready", "listen": options.listen, "ports": dict(options.ports), "credentials": credentials}
+        ready: dict[str, Any] = {"event": "ready", "listen": options.listen, "ports": dict(options.ports), "credentials": credentials}
+        token = page.tokens(options.layout)[Role.OPERATOR]
+        ready["page"] = {"url": f"http://{options.listen}:{options.ports['http']}/", "token": token}
         write(options.layout.running, json.dumps(ready | {"logins": self._world.logins()}), 0o600)
         show.welcome(options.listen, options.ports, credentials, plan)
+        if not _is_loopback(options.listen):
+            show.warning(f"the page at {options.listen} has no TLS, and its token would cross the network in clear: put a proxy with TLS in front")
+        show.note(f"the page is at {ready['page']['url']}, its token is {token}")
         show.publish_these(plan, self._world.waiting_keys())
         click.echo(json.dumps(ready) if options.json else "ready")
 
@@ -205,6 +215,13 @@ def _locked(layout: Layout) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def _is_loopback(listen: str) -> bool:
+    try:
+        return ipaddress.ip_address(listen).is_loopback
+    except ValueError:  # a name
+        return listen == "localhost"
 
 
 def _check_ports(options: Options) -> None:
