@@ -28,6 +28,12 @@ def lasts(document: Certificate, now: datetime.datetime) -> bool:
     return ends - now > datetime.timedelta(days=RENEW_DAYS)
 
 
+def issued_by_itself(document: Certificate) -> bool:
+    """Whether nobody else has signed it."""
+    loaded = x509.load_pem_x509_certificate(document.chain.encode())
+    return loaded.issuer == loaded.subject
+
+
 def self_signed(document: str, hostnames: Sequence[str], now: datetime.datetime) -> Certificate:
     """The document of that name, for these host names, with a new key."""
     key = ec.generate_private_key(ec.SECP256R1())

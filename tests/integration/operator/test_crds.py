@@ -81,6 +81,8 @@ RULES: list[tuple[str, Change, Change, str, str]] = [
      put(("credentials", 0, "allowedPriorities"), {"min": 2, "max": 1}), "spec.credentials[0].allowedPriorities", "min exceeds max"),
     ("SendingPool", put(("replyRules",), [{"name": "a", "class": "dns", "code": "5xx"}]),
      put(("replyRules",), [{"name": "a", "class": "dns"}]), "spec.replyRules[0]", "pattern is required"),
+    ("MailDomain", put(("tls",), {"hostnames": ["smtp.a.example"], "issuerRef": {"name": "ca"}}),
+     put(("tls",), {"hostnames": ["smtp.a.example"], "issuerRef": {"name": "ca"}, "secretRef": {"name": "x"}}), "spec.tls.issuerRef", "secretRef or"),
     ("SendingPool", put(("replicas",), 2), put(("replicas",), 3), "spec.replicas", "replicas is set by the autoscaler"),
     ("SendingPool", put(("domains", "namespaces"), {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}),
      put(("domains", "namespaces"), {"from": "Selector"}), "spec.domains.namespaces.selector", "selector belongs to"),

@@ -217,6 +217,7 @@ def _wake_in(keys: Sequence[Key], policy: Policy, now: datetime) -> timedelta:
     """Until the next moment at which something may change by itself."""
     if any(key.state in CANDIDATES or key.state == State.REVOKED for key in keys):
         return policy.check_every
-    moments = [key.retire_after for key in keys if key.state == State.RETIRING and key.retire_after]
+    moments = [key.retire_after + timedelta(seconds=1) for key in keys if key.state == State.RETIRING and key.retire_after]
     moments += [key.activated + policy.interval for key in keys if key.state == State.ACTIVE and key.activated]
-    return max(timedelta(seconds=1), min([IDLE_CHECK, *(moment - now for moment in moments)]))
+    # A moment that has passed waits for something else, the platform's budget for example: it must not make us run in circles.
+    return min([IDLE_CHECK, *(moment - now for moment in moments if moment > now)])

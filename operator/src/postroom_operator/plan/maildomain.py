@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from postroom_core.documents import KeySet
-from postroom_operator.plan import conditions, dkim, dns, durations
+from postroom_core.documents import KeySet, SenderDomain
+from postroom_operator.plan import conditions, dkim, dns, durations, tls
 from postroom_operator.plan.conditions import Condition
 from postroom_operator.plan.directory import document_secret
 from postroom_operator.plan.dkim import Key, Policy, Rotation, Seen, State
 from postroom_operator.plan.dns import DnsRecord
 from postroom_operator.plan.domain import CompiledDomain
 from postroom_operator.plan.names import Object, Owner, make, workload
+from postroom_operator.plan.tls import Found
 
-NEEDED = ("Accepted", "CredentialsReady", "KeysReady", "DNSReady")
+NEEDED = ("Accepted", "CredentialsReady", "KeysReady", "DNSReady", "TLSReady")
 # Mail waits up to the pool's maxAge; then resolvers may still hold the record for its TTL; an hour is for clocks and slow readers.
 SLACK = timedelta(hours=1)
 # A TXT string has 255 octets at most (RFC 1035 section 3.3.14).
@@ -46,6 +47,10 @@ class Facts:
     records: tuple[DnsRecord, ...]
     seen: Mapping[str, Seen]
     external_dns: bool
+    cert_manager: bool
+    certificate: Found
+    pool: str  # the pool's workload
+    senders: SenderDomain
     before: Object = field(default_factory=dict)  # the status that stands there: what was seen before a restart counts until the next look
 
 
@@ -73,6 +78,11 @@ def wanted(facts: Facts, places: Places) -> list[Object]:
     found = [document_secret(owner, places.platform, "ingress", facts.compiled.document, state=facts.state)]
     if facts.keyset is not None:
         found.append(document_secret(owner, places.keys, "signer", facts.keyset))
+    found.append(document_secret(owner, places.platform, "delivery", facts.senders, pool=facts.pool))
+    if facts.certificate.document is not None:
+        found.append(document_secret(owner, places.platform, "ingress", facts.certificate.document))
+    if facts.cert_manager and "issuerRef" in facts.spec.get("tls", {}):
+        found.append(tls.certificate(owner, facts.spec))
     if facts.external_dns and facts.records:
         found.append(_endpoint(owner, facts))
     return found
@@ -97,12 +107,12 @@ def _split(record: DnsRecord) -> str:
 
 def observe(facts: Facts) -> list[Condition]:
     """The conditions of an accepted MailDomain, without Ready."""
-    return [Condition("Accepted", "True", "Accepted"), _credentials(facts), _keys(facts), _dns(facts), _rotating(facts)]
+    return [Condition("Accepted", "True", "Accepted"), _credentials(facts), _keys(facts), _dns(facts), _tls(facts), _rotating(facts)]
 
 
 def refused(accepted: Condition) -> list[Condition]:
     """The conditions of one that is not."""
-    names = ("CredentialsReady", "KeysReady", "DNSReady", "DKIMRotating")
+    names = ("CredentialsReady", "KeysReady", "DNSReady", "TLSReady", "DKIMRotating")
     return [accepted, *(Condition(name, "Unknown", "NotAccepted") for name in names)]
 
 
@@ -151,6 +161,10 @@ def _shown(seen: Seen) -> str:
     return f"{seen.agree} of {seen.total} name servers show it" if seen.total else "its zone is not found"
 
 
+def _tls(facts: Facts) -> Condition:
+    return tls.observe(facts.certificate, facts.spec, cert_manager=facts.cert_manager)
+
+
 def _rotating(facts: Facts) -> Condition:
     if facts.rotation is None:
         return Condition("DKIMRotating", "False", "Unsigned")
@@ -160,7 +174,7 @@ def _rotating(facts: Facts) -> Condition:
 
 def status(facts: Facts, rotation_policy: Policy | None) -> Object:
     """Status but for conditions and observedGeneration."""
-    found: Object = {}
+    found: Object = tls.status(facts.certificate)
     if facts.rotation is not None and rotation_policy is not None:
         found["dkim"] = {
             "keys": [_key(key) for key in sorted(facts.rotation.keys, key=lambda key: key.selector)],

@@ -48,6 +48,15 @@ async def read(world: World, namespace: str, name: str) -> Object | None:
     return found if found is not None else await world.api.get(SECRET, name, namespace)
 
 
+async def labelled(world: World, secret: Object) -> Object:
+    """Marks a tenant's own Secret, so that a change of it is seen at once; nothing else of it is touched."""
+    metadata = secret["metadata"]
+    if CREDENTIAL in (metadata.get("labels") or {}):
+        return secret
+    identity = {"name": metadata["name"], "namespace": metadata["namespace"], "labels": {CREDENTIAL: "true"}}
+    return await world.api.apply(SECRET, {"apiVersion": "v1", "kind": "Secret", "metadata": identity}, LABELLER)
+
+
 async def gather(world: World, owner: Owner, spec: Object) -> Gathered:
     """Everything about the credentials of a MailDomain."""
     gathered = Gathered()
@@ -85,9 +94,7 @@ async def _ensured(world: World, owner: Owner, domain: str, entry: Object) -> Ob
         except Conflict as error:
             raise Transient(f"Secret {owner.namespace}/{name} has just been made") from error
         log.info("a credential's Secret was made", secret=f"{owner.namespace}/{name}")
-    elif CREDENTIAL not in (secret["metadata"].get("labels") or {}):
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": owner.namespace, "labels": {CREDENTIAL: "true"}}}
-        secret = await world.api.apply(SECRET, body, LABELLER)
+    secret = await labelled(world, secret)
     due = plan.renewal(entry, secret, world.now())
     if due is not None and due <= timedelta():
         patch = plan.renewed_password(secret, random.token_urlsafe(PASSWORD_OCTETS), world.now())

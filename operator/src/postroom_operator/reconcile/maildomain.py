@@ -10,11 +10,11 @@ from postroom_operator.plan import admission, conditions, dns, durations, keysec
 from postroom_operator.plan.conditions import Condition
 from postroom_operator.plan.credentials import BASIC_AUTH, dump
 from postroom_operator.plan.dkim import IDLE_CHECK, Key, Policy, Rotation, State
-from postroom_operator.plan.domain import compile_domain
+from postroom_operator.plan.domain import compile_domain, sender_domain
 from postroom_operator.plan.findings import Problem
 from postroom_operator.plan.maildomain import Facts
-from postroom_operator.plan.names import KEY_TYPE, Object, Owner, decoded
-from postroom_operator.reconcile import credentials, keys
+from postroom_operator.plan.names import KEY_TYPE, Object, Owner, decoded, workload
+from postroom_operator.reconcile import credentials, keys, tls
 from postroom_operator.reconcile.world import World, owner_of, resource_of
 
 log = structlog.get_logger(__name__)
@@ -120,8 +120,23 @@ class MailDomains:
         every = _freshness(rotation, policy)
         seen = world.lookout.seen(owner.uid, [*records, *self._ending(spec, rotation, stored)], every)
         served = await world.api.served(OPTIONAL["DNSEndpoint"]) and spec.get("dns", {}).get("provider") != "Manual"
+        cert_manager = await world.api.served(OPTIONAL["Certificate"])
         facts = Facts(
-            owner, spec, compiled, dump(gathered.held), tuple(gathered.missing), rotation, keyset, records, seen, served, found.get("status", {})
+            owner=owner,
+            spec=spec,
+            compiled=compiled,
+            state=dump(gathered.held),
+            missing=tuple(gathered.missing),
+            rotation=rotation,
+            keyset=keyset,
+            records=records,
+            seen=seen,
+            external_dns=served,
+            cert_manager=cert_manager,
+            certificate=await tls.find(world, owner, found, cert_manager=cert_manager),
+            pool=workload(metadata["namespace"], metadata["name"], world.settings.platform_namespace),
+            senders=sender_domain(resource_of(found)),
+            before=found.get("status", {}),
         )
         wake_in = min(gathered.wake_in, every, rotation.wake_in if rotation is not None else IDLE_CHECK)
         return facts, policy, wake_in

@@ -1,0 +1,146 @@
+"""The objects of a pool: what is in them that a cluster, a tenant or an autoscaler relies on."""
+
+from typing import Any
+
+import pytest
+
+from postroom_operator.plan import autoscaling, network
+from postroom_operator.plan import workload as workloads
+from postroom_operator.plan.names import Owner, workload
+from postroom_operator.plan.workload import Installation, Shape
+
+OWNER = Owner("SendingPool", "tenant", "p", "uid-1")
+PLACE = Installation(
+    namespace="mail",
+    release="postroom",
+    image="image:1",
+    service_account="postroom-delivery",
+    tls_secret="postroom-delivery-tls",
+    signer_target="dns:///s:7443",
+    environment=(("POSTROOM_HOSTNAME", "mx.example"),),
+)
+SPEC: dict[str, Any] = {
+    "drainSeconds": 120,
+    "autoscaling": {
+        "provider": "Auto",
+        "minReplicas": 2,
+        "maxReplicas": 9,
+        "dueMessagesPerReplica": 500,
+        "oldestDueSeconds": 60,
+        "scaleDownStabilizationSeconds": 300,
+        "fallbackReplicas": 3,
+    },
+}
+
+
+def environment(body: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in body["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def test_sqlite_is_one_pod_with_a_claim_that_outlives_the_pool() -> None:
+    body = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "", None))
+    assert (body["kind"], body["spec"]["replicas"]) == ("StatefulSet", 1)
+    assert body["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert environment(body)["POSTROOM_SPOOL_URL"] == "sqlite:///var/lib/postroom/spool.db"
+    assert "storageClassName" not in body["spec"]["volumeClaimTemplates"][0]["spec"]
+
+
+def test_postgresql_is_a_deployment_whose_uri_is_a_file_and_never_in_the_environment() -> None:
+    body = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "digest", 3))
+    assert (body["kind"], body["spec"]["replicas"]) == ("Deployment", 3)
+    assert environment(body)["POSTROOM_SPOOL_URL_FILE"] == "/etc/postroom/database/uri"
+    assert "POSTROOM_SPOOL_URL" not in environment(body)
+    other = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "another", 3))
+    assert other["spec"]["template"] != body["spec"]["template"]  # a new database restarts the pods
+
+
+def test_with_an_autoscaler_the_number_is_not_ours() -> None:
+    assert "replicas" not in workloads.workload(OWNER, PLACE, Shape("n", SPEC, "digest", None))["spec"]
+
+
+def test_pods_meet_the_restricted_standard_and_have_time_to_drain() -> None:
+    pod = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "", None))["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert pod["terminationGracePeriodSeconds"] > 120 + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert {entry["name"]: entry["value"] for entry in container["env"]}["POSTROOM_DRAIN_SECONDS"] == "120"
+
+
+def test_wishes_of_the_template_are_met_and_absent_ones_leave_no_field() -> None:
+    wishes = {
+        "resources": {"requests": {"cpu": "1"}},
+        "nodeSelector": {"a": "b"},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "podAnnotations": {"x": "y"},
+    }
+    body = workloads.workload(OWNER, PLACE, Shape("n", {**SPEC, "template": wishes}, "", None))["spec"]["template"]
+    assert body["spec"]["containers"][0]["resources"] == wishes["resources"]
+    assert body["metadata"]["annotations"] == {"x": "y"}
+    assert all(body["spec"][name] == wishes[name] for name in ("nodeSelector", "tolerations", "priorityClassName"))
+    plain = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "", None))["spec"]["template"]
+    assert not {"nodeSelector", "tolerations", "priorityClassName", "imagePullSecrets"} & plain["spec"].keys()
+    assert "annotations" not in plain["metadata"]
+
+
+def test_storage_and_pull_secrets_of_the_installation() -> None:
+    place = Installation("mail", "r", "i", "sa", "tls", "s", storage_class="fast", storage_size="1Gi", pull_secrets=("reg",))
+    body = workloads.workload(OWNER, place, Shape("n", SPEC, "", None))["spec"]
+    claim = body["volumeClaimTemplates"][0]["spec"]
+    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("fast", "1Gi")
+    assert body["template"]["spec"]["imagePullSecrets"] == [{"name": "reg"}]
+
+
+def test_the_service_is_headless_and_the_budget_counts_the_pools_own_pods() -> None:
+    service = workloads.service(OWNER, PLACE, "n")
+    assert service["spec"]["clusterIP"] == "None"
+    assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == {"grpc": 7443, "http": 2580}
+    budget = workloads.disruption_budget(OWNER, PLACE, "n", {"disruptionBudget": {"maxUnavailable": 2}})
+    assert budget["spec"]["maxUnavailable"] == 2
+    assert budget["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    policy = network.policy(OWNER, PLACE, "n")
+    assert policy["spec"]["ingress"][0]["from"] == [{"podSelector": {}}]  # gRPC from this namespace alone
+
+
+@pytest.mark.parametrize(
+    ("wanted", "embedded", "keda", "provider", "reason"),
+    [
+        ("Auto", False, True, "KEDA", "KEDA"),
+        ("Auto", False, False, "HPA", "HPA"),
+        ("HPA", False, True, "HPA", "HPA"),
+        ("KEDA", False, False, "None", "ProviderAbsent"),
+        ("None", False, True, "None", "Off"),
+        ("Auto", True, True, "None", "NotScalable"),
+    ],
+)
+def test_who_scales(wanted: str, embedded: bool, keda: bool, provider: str, reason: str) -> None:
+    choice = autoscaling.choose({"autoscaling": {"provider": wanted}}, embedded=embedded, keda=keda)
+    assert (choice.provider, choice.condition.reason) == (provider, reason)
+
+
+def test_keda_asks_for_due_mail_and_its_age_and_falls_back_to_more_not_to_less() -> None:
+    (body,) = autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "KEDA")
+    assert [trigger["metadata"]["valueLocation"] for trigger in body["spec"]["triggers"]] == ["due_messages", "oldest_due_seconds"]
+    assert body["spec"]["fallback"] == {"failureThreshold": 3, "replicas": 3, "behavior": "currentReplicasIfHigher"}
+    assert (body["spec"]["minReplicaCount"], body["spec"]["maxReplicaCount"]) == (2, 9)
+    (hpa,) = autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "HPA")
+    assert hpa["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "n"}
+    assert hpa["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "None") == []
+
+
+def test_objects_of_another_namespace_have_labels_and_no_owner_reference() -> None:
+    foreign = workloads.service(OWNER, PLACE, "n")["metadata"]
+    assert "ownerReferences" not in foreign
+    assert foreign["labels"]["mail.postroom.dev/owner-uid"] == "uid-1"
+    own = workloads.service(Owner("SendingPool", "mail", "p", "uid-1"), PLACE, "n")["metadata"]
+    assert own["ownerReferences"][0]["uid"] == "uid-1"
+
+
+def test_workloads_are_named_after_the_pool_and_stay_labels() -> None:
+    assert workload("mail", "p", "mail") == "p-delivery"
+    assert workload("tenant", "p", "mail") == "tenant-p-delivery"
+    long = workload("t" * 63, "p" * 40, "mail")
+    assert len(long) <= 52 and long != workload("t" * 63, "p" * 39, "mail")
