@@ -350,3 +350,21 @@ def test_what_is_told_later_joins_the_story_of_the_message_and_the_list(engine: 
         assert len(await spool.suppressions(SuppressionFilter())) == 1
 
     run(engine, tmp_path, scenario)
+
+
+def test_what_is_remembered_ends_at_its_time_and_outlives_a_restart(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def first(spool: Spool) -> None:
+        assert await spool.recall(0, "kind", "name") is None
+        await spool.remember(0, "kind", "name", "one", 100)
+        await spool.remember(0, "kind", "name", "two", 200)
+        await spool.remember(0, "else", "name", "other", 1000)
+
+    async def second(spool: Spool) -> None:
+        assert await spool.recall(199, "kind", "name") == "two"
+        assert await spool.recall(200, "kind", "name") is None
+        await spool.sweep(200)
+        assert await spool.recall(0, "kind", "name") is None
+        assert await spool.recall(0, "else", "name") == "other"
+
+    run(engine, tmp_path, first)
+    run(engine, tmp_path, second)

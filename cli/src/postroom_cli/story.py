@@ -37,7 +37,7 @@ def sentence(event: Event) -> str:
         parts.append(f"(attempt {event.attempt})")
     said = " ".join(part for part in (str(event.code or ""), event.enhanced, event.text) if part)
     if event.remote and event.code:
-        parts.append(f"by {event.remote}{' over ' + event.tls if event.tls else ' in clear'}: {said}")
+        parts.append(f"by {event.remote}{_over(event.tls)}: {said}")
     elif said:
         parts.append(f"— {said}" if event.kind == "accepted" else f": {said}")
     if event.classification and event.kind not in ("delivered", "accepted"):
@@ -103,3 +103,7 @@ def tell(message: Message, events: Sequence[Event]) -> list[str]:
     wished = wishes(message)
     why = [line for found in reasons(events, message.reverse_path) for line in advice(found)]
     return [head, *wished, *(sentence(event) for event in events), *outlook(message), *why]
+
+
+def _over(tls: str) -> str:
+    return f" over {tls}" if tls.startswith("TLS") else f" {tls or 'in clear'}"

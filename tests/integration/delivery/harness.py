@@ -23,7 +23,7 @@ from postroom_delivery.settings import Settings
 
 HEADERS = b"From: a@d.example\r\nTo: b@x.example\r\nSubject: test\r\n"
 BODY = b".a dot first\r\ntwo  spaces \r\n\r\nend\r\n"
-_SETTINGS = ("ca_file", "http", "signer_target", "spool_url")
+_SETTINGS = ("allowed_mx_networks", "ca_file", "http", "mta_sts_port", "signer_target", "spool_url")
 FAST = Pool(name="default/main", retry=Retry(max_age=30, initial=0.1, maximum=0.2))
 
 
@@ -88,8 +88,7 @@ async def delivery(folder: pathlib.Path, pool: Pool = FAST, *, domains: Sequence
             listen=f"unix:{folder}/delivery.sock",
             resolvers=(dns.target,),
             remote_smtp_port=receiver.port,
-            allowed_mx_networks=("127.0.0.0/8",),
-            **({"spool_url": f"sqlite://{folder}/spool.sqlite3"} | own),
+            **({"allowed_mx_networks": ("127.0.0.0/8",), "spool_url": f"sqlite://{folder}/spool.sqlite3"} | own),
         )
         stopping = Stopping()
         async with asyncio.TaskGroup() as group:

@@ -326,3 +326,17 @@ def test_many_mx_hosts_cnames_and_truncated_answers_lead_to_the_host(tmp_path: p
             assert {query.transport for query in running.dns.queries if query.name.rstrip(".") == "big.example"} == {"udp", "tcp"}
 
     asyncio.run(scenario())
+
+
+def test_a_domain_that_was_there_a_moment_ago_is_not_believed_to_be_gone(tmp_path: pathlib.Path) -> None:
+    async def scenario() -> None:
+        async with world(tmp_path) as running:
+            running.dns.set("x.example", "MX", ["10 mx.test."], ttl=0)
+            assert (await running.until(await running.enqueue("b@x.example"), *ENDS))[-1].kind == "delivered"
+        async with world(tmp_path) as running:  # also after a restart
+            running.dns.fail("x.example", "NXDOMAIN")
+            message_id = await running.enqueue("b@x.example")
+            event = (await running.until(message_id, *ENDS))[-1]
+            assert (event.kind, "within the last day" in event.text) == ("deferred", True)
+
+    asyncio.run(scenario())

@@ -2,23 +2,21 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from postroom_core.clock import SystemClock
 from postroom_core.documents import Pool
 from postroom_core.testing.certificate import self_signed
 from postroom_core.testing.dns import DnsServer
 from postroom_core.testing.faults import Endless, Hang, Rule, script
 from postroom_core.testing.sink import Sink
-from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.outcome import Bounced, Deferred
-from postroom_delivery.resolver import Resolver
 from postroom_delivery.session import Deadlines, Host, Session, TlsFailed
+
+from integration.delivery.hops import hops_for
 
 POOL = Pool(name="p")
 SHORT = Deadlines(connect=1, greeting=0.3, command=0.3, data=0.3, block=0.3, final=0.3, tls=0.3, quit=0.1)
@@ -53,9 +51,9 @@ async def opened(port: int) -> tuple[Session | Deferred | Bounced, float]:
     async with DnsServer() as dns:
         dns.set("x.example", "MX", ["10 mx.test."])
         dns.set("mx.test", "A", ["127.0.0.1"])
-        settings = HopSettings("me.example", port, (ipaddress.IPv4Network("127.0.0.0/8"),), deadlines=SHORT)
+        hops = hops_for(dns, port, deadlines=SHORT)
         started = time.monotonic()
-        result = await Hops(Resolver((dns.target,)), settings, SystemClock()).open(POOL, "x.example")
+        result = await hops.open(POOL, "x.example")
         return result, time.monotonic() - started
 
 
@@ -134,7 +132,7 @@ def test_replies_in_clear_behind_the_answer_to_starttls_are_never_read_as_replie
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             with pytest.raises(TlsFailed, match="in clear behind"):
-                await session.start_tls(context, "me.example")
+                await session.start_tls(context, "me.example", "mx.test", lambda chain: "")
             assert "AUTH" not in session.extensions
             assert not session.in_order
 

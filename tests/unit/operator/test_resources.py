@@ -1,12 +1,13 @@
 """Resources from YAML: what is accepted, and that every fault names file, line and field."""
 
 import pathlib
+from typing import get_args
 
 import pytest
 import yaml
 
 from postroom_cli import examples
-from postroom_core.documents import Pool, ReplyRule, SenderDomain
+from postroom_core.documents import Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule
 from postroom_core.replyrule import MOST_PATTERN, Action, Class
 from postroom_operator import resources, schema
 from postroom_operator.plan.compile import Observed, Plan, compile_resources
@@ -96,6 +97,18 @@ def test_reply_rules_reach_the_pool_in_their_order(tmp_path: pathlib.Path) -> No
         ReplyRule(name="b", enhanced_code="4.7.x|5.7.1", classification=Class.POLICY, action=Action.RETRY),
         ReplyRule(name="a", code="4xx", classification=Class.OTHER),
     )
+
+
+def test_tls_rules_reach_the_pool_in_their_order_and_the_crd_knows_the_policies_of_the_code(tmp_path: pathlib.Path) -> None:
+    rules = "{tls: [{name: bank, match: [Bank.Example], policy: Verify}, {name: rest, match: ['*'], policy: Encrypt}]}"
+    pool, _ = plan(tmp_path, POOL.replace("{}", rules), DOMAIN).delivery
+    assert isinstance(pool, Pool)
+    assert pool.tls_rules == (
+        TlsRule(name="bank", match=("bank.example",), policy="Verify"),
+        TlsRule(name="rest", match=("*",), policy="Encrypt"),
+    )
+    properties = schema.schema("SendingPool")["properties"]["spec"]["properties"]["tls"]["items"]["properties"]
+    assert properties["policy"]["enum"] == list(get_args(TlsPolicy))
 
 
 def test_the_crd_knows_the_classes_and_actions_of_the_code() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost
+from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost, TlsRule
 from postroom_core.replyrule import Action, Class, compile_pattern
 from postroom_operator.plan import durations
 from postroom_operator.plan.findings import Lookup, Problem
@@ -33,6 +33,7 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
         retry=_retry(spec["retry"], problems),
         destination_limits=tuple(_limit(limit) for limit in spec.get("destinationLimits", [])),
         routes=tuple(route for route in routes if route is not None),
+        tls_rules=tuple(_tls_rule(rule) for rule in spec.get("tls", [])),
         reply_rules=tuple(_reply_rule(index, rule, problems) for index, rule in enumerate(spec.get("replyRules", []))),
     )
     return CompiledPool(document, tuple(problems))
@@ -77,6 +78,10 @@ def _limit(limit: dict[str, Any]) -> DestinationLimit:
         messages_per_second=limit.get("messagesPerSecond"),
         messages_per_connection=limit["messagesPerConnection"],
     )
+
+
+def _tls_rule(rule: dict[str, Any]) -> TlsRule:
+    return TlsRule(name=rule["name"], match=tuple(match.lower() for match in rule["match"]), policy=rule["policy"])
 
 
 def _route(namespace: str, index: int, route: dict[str, Any], lookup: Lookup, problems: list[Problem]) -> Route | None:

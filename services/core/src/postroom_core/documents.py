@@ -153,6 +153,18 @@ class Route(Document):
     smart_host: SmartHost
 
 
+# Opportunistic: what the domain itself asks by DANE or MTA-STS, and no more.
+TlsPolicy = Literal["Opportunistic", "Encrypt", "Verify", "Dane"]
+
+
+class TlsRule(Document):
+    """What the MX hosts of some domains must give at least. First match wins; `match` holds domains or "*"."""
+
+    name: str
+    match: tuple[str, ...]
+    policy: TlsPolicy
+
+
 class Retry(Document):
     """Seconds. `delay_notice` None: only senders who ask for it are told of a delay."""
 
@@ -182,6 +194,8 @@ class Pool(Document):
     destination_limits: tuple[DestinationLimit, ...] = (DestinationLimit(name="default", match=("*",)),)
     routes: tuple[Route, ...] = ()
     reply_rules: tuple[ReplyRule, ...] = ()
+
+    tls_rules: tuple[TlsRule, ...] = ()
 
 
 AnyDocument = Annotated[Domain | SenderDomain | Certificate | KeySet | Pool, Field(discriminator="kind")]

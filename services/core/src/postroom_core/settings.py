@@ -72,6 +72,7 @@ PLATFORM_NAMESPACE
 PROXY_LISTENERS
 PROXY_NETWORKS
 PROXY_SECONDS
+REFUSED_MX_NETWORKS
 RELEASE
 REMOTE_SMTP_PORT
 RESOLVERS
@@ -89,7 +90,7 @@ WATCH_NAMESPACES
 """
 KNOWN = frozenset(PREFIX + name for name in _NAMES.split())
 # Names of the published contract whose part is not built yet: known, so that an environment written for it starts, and warned about.
-NOT_YET = frozenset({"POSTROOM_MTA_STS_PORT"})
+NOT_YET: frozenset[str] = frozenset()
 S = TypeVar("S", bound=BaseSettings)
 
 

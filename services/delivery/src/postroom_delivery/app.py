@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import os
 import secrets
@@ -11,10 +12,11 @@ import structlog
 
 from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc
 from postroom_core import http, rpc
-from postroom_core.clock import SystemClock
+from postroom_core.clock import Clock, SystemClock
 from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
+from postroom_delivery import https, routing
 from postroom_delivery.analytics_servicer import AnalyticsServicer, keep
 from postroom_delivery.clients import SignerClient
 from postroom_delivery.hop import Hops, HopSettings
@@ -24,9 +26,12 @@ from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
 from postroom_delivery.signing import Signing
+from postroom_delivery.spool.interface import Memory
 from postroom_delivery.spool.opening import open_spool
+from postroom_delivery.sts_policies import StsPolicies, fetcher
 from postroom_delivery.suppression import Suppressions
 from postroom_delivery.suppression_servicer import SuppressionServicer
+from postroom_delivery.targets import Lookups, Targets
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
@@ -50,14 +55,12 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     with contextlib.suppress(Transient):  # not published yet: readiness says so
         directory.refresh()
     holder = f"{settings.hostname}-{os.getpid()}-{secrets.token_hex(4)}"
-    allowed = tuple(ipaddress.ip_network(text) for text in settings.allowed_mx_networks)
-    hops = Hops(Resolver(settings.resolvers), HopSettings(settings.hostname, settings.remote_smtp_port, allowed, settings.ca_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
         counting = spool if settings.analytics else None
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         suppressions = Suppressions(spool, clock)
-        parts = Parts(spool, pools, hops, clock, settings.hostname, signing, suppressions)
+        parts = Parts(spool, pools, _hops(settings, spool, clock), clock, settings.hostname, signing, suppressions)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
@@ -84,6 +87,16 @@ async def _signer(settings: Settings, stack: contextlib.AsyncExitStack) -> Signe
     if not settings.signer_target:
         return None
     return SignerClient(await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls)))
+
+
+def _hops(settings: Settings, memory: Memory, clock: Clock) -> Hops:
+    allowed, refused = ([ipaddress.ip_network(text) for text in texts] for texts in (settings.allowed_mx_networks, settings.refused_mx_networks))
+    may_dial = functools.partial(routing.may_dial, allowed=allowed, refused=refused)
+    resolver = Resolver(settings.resolvers)
+    policy_hosts = https.Https(resolver, may_dial, https.context(settings.ca_file))
+    policies = StsPolicies(resolver, fetcher(policy_hosts, settings.mta_sts_port), memory, clock)
+    targets = Targets(Lookups(resolver, policies, memory), settings.hostname, settings.remote_smtp_port, may_dial, clock)
+    return Hops(targets, HopSettings(settings.hostname, settings.ca_file), clock)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

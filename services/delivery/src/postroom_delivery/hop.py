@@ -1,26 +1,25 @@
 """Finds the next hop of a destination and brings a session to the point where MAIL may be said. The first half of an attempt.
 
-Steps: smart host or MX → addresses → vetted addresses → connect, greeting, EHLO, STARTTLS in that order of hosts until one is ready. One bad host
-(dead, 421, 554, broken TLS) costs nothing but time when another is good (F9). Without a policy TLS is opportunistic: taken when offered,
-unverified; a host whose handshake fails is tried once more in clear on a new connection and remembered for an hour.
+`targets` names the hosts and what each must give; here they are dialled in order until one is ready: connect, greeting, EHLO, STARTTLS, the
+certificate judged, AUTH at a smart host. One bad host (dead, 421, 554, without the security that is demanded) costs nothing but time when another
+is good (F9). With nothing demanded TLS is opportunistic: a host whose handshake fails is tried once more in clear on a new connection, and
+remembered for an hour. A failure of a demand is for later, but REQUIRETLS, which is final.
 """
 
-import ipaddress
-import random
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import certifi
 import structlog
 
 from postroom_core.clock import Clock
 from postroom_core.documents import Pool, SmartHost
-from postroom_core.errors import Transient
-from postroom_delivery import routing
+from postroom_delivery import dane, https, security
 from postroom_delivery.classify import Class
-from postroom_delivery.outcome import Bounced, Deferred, from_reply, later, never
-from postroom_delivery.resolver import NoSuchDomain, NullMx, Resolver
+from postroom_delivery.outcome import Bounced, Deferred, from_reply, later
+from postroom_delivery.security import Demand, Level, Requirement, Unfit
 from postroom_delivery.session import BROKEN, Deadlines, Host, Session, TlsFailed
+from postroom_delivery.targets import Failure, Target, Targets, refused
 
 log = structlog.get_logger(__name__)
 BROKEN_TLS_SECONDS = 3600.0  # long enough to spare every message the failed handshake, short enough that a mended host is found
@@ -28,17 +27,12 @@ MOST_REMEMBERED = 10_000
 # All addresses of all hosts: bounds an attempt at a dead domain to some minutes.
 MOST_ADDRESSES = 12
 
-Failure = Deferred | Bounced
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 @dataclass(frozen=True, slots=True)
 class HopSettings:
-    """How this installation goes out. `allowed` are networks that may be dialled although private; `ca_file` "" is certifi's bundle."""
+    """Our EHLO name, the CA bundle that verifies hosts ("" is certifi's), and how long to wait for what."""
 
     own_name: str
-    port: int = 25
-    allowed: tuple[_Network, ...] = ()
     ca_file: str = ""
     deadlines: Deadlines = field(default_factory=Deadlines)
 
@@ -46,105 +40,86 @@ class HopSettings:
 class Hops:
     """Opens sessions for destinations; one for the whole process."""
 
-    def __init__(self, resolver: Resolver, settings: HopSettings, clock: Clock) -> None:
-        self._resolver = resolver
+    def __init__(self, targets: Targets, settings: HopSettings, clock: Clock) -> None:
+        self._targets = targets
         self._own_name = settings.own_name
-        self._port = settings.port
-        self._allowed = settings.allowed
         self._deadlines = settings.deadlines
         self._clock = clock
         self._broken_tls: dict[str, float] = {}
+        self._verified = https.context(settings.ca_file)
         self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._unverified.check_hostname = False
         self._unverified.verify_mode = ssl.CERT_NONE
-        self._verified = ssl.create_default_context(cafile=settings.ca_file or certifi.where())
-        for context in (self._unverified, self._verified):
-            context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+        self._unverified.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
 
-    async def open(self, pool: Pool, destination: str) -> Session | Failure:
+    async def open(self, pool: Pool, destination: str, demand: Demand = Demand.NORMAL) -> Session | Failure:
         """A session ready for MAIL, or why there is none: for now if any host may still take mail later, else for good."""
-        route = routing.route_named(pool, destination)
-        smart = route.smart_host if route is not None else None
-        names = [smart.host] if smart is not None else await self._mx_names(destination)
-        if isinstance(names, (Deferred, Bounced)):
-            return names
+        plan = await self._targets.plan(pool, destination, demand)
+        if isinstance(plan, (Deferred, Bounced)):
+            return plan
         failures: list[Failure] = []
         dialled = 0
-        for name in names:
-            hosts = await self._hosts(name, smart)
-            if isinstance(hosts, (Deferred, Bounced)):
-                failures.append(hosts)
+        for name in plan.names:
+            target = await self._targets.target(plan, name)
+            if isinstance(target, (Deferred, Bounced)):
+                failures.append(target)
                 continue
-            for host in hosts[: MOST_ADDRESSES - dialled]:
+            for host in target.hosts[: MOST_ADDRESSES - dialled]:
                 dialled += 1
-                opened = await self._ready(host, smart)
+                opened = await self._ready(host, target)
                 if isinstance(opened, Session):
+                    opened.demand = demand
                     return opened
                 log.debug("host is not ready", host=str(host), reason=opened.cause.text)
                 failures.append(opened)
         return next((failure for failure in reversed(failures) if isinstance(failure, Deferred)), failures[-1])
 
-    # Which hosts
-
-    async def _mx_names(self, domain: str) -> list[str] | Failure:
-        try:
-            records = (await self._resolver.mx(domain)).records
-        except NullMx as error:
-            return never("5.1.10", str(error), Class.UNKNOWN_USER)
-        except NoSuchDomain as error:
-            return never("5.1.2", str(error), Class.DNS)
-        except Transient as error:
-            return later("4.4.3", str(error), Class.DNS)
-        names = routing.order_mx(records, self._own_name, random.Random()) if records else [domain]
-        return names or never("5.4.6", f"the MX records of {domain} lead back to this host", Class.POLICY)
-
-    async def _hosts(self, name: str, smart: SmartHost | None) -> list[Host] | Failure:
-        """The addresses of a host that may be dialled. A smart host is named by the operator of the pool, so a private address is what he wants."""
-        try:
-            literal = smart is not None and _is_address(name)
-            addresses = (name,) if literal else (await self._resolver.addresses(name)).addresses
-        except NoSuchDomain as error:
-            return never("5.4.4", str(error), Class.DNS)
-        except Transient as error:
-            return later("4.4.3", str(error), Class.DNS)
-        good = [address for address in addresses if smart is not None or routing.may_dial(address, self._allowed)]
-        if addresses and not good:
-            return never("5.4.4", f"{name} leads to addresses that may not be dialled: {', '.join(addresses[:3])}", Class.POLICY)
-        port = smart.port if smart is not None else self._port
-        return [Host(name, address, port) for address in good] or never("5.4.4", f"{name} has no address", Class.DNS)
-
     # One host
 
-    async def _ready(self, host: Host, smart: SmartHost | None) -> Session | Failure:
-        policy = smart.tls if smart is not None else "Opportunistic"
-        clear = policy == "Opportunistic" and self._tls_is_broken(host)
+    async def _ready(self, host: Host, target: Target) -> Session | Failure:
+        required, note = target.required, ""
         try:
-            return await self._greeted(host, smart, clear=clear)
+            if required.testing:
+                return await self._greeted(host, target, security.strict(required))
+            clear = required.level is Level.OPPORTUNISTIC and self._tls_is_broken(host)
+            return await self._greeted(host, target, required, clear=clear)
         except TlsFailed as error:
-            if policy != "Opportunistic":
-                return later("4.7.5", f"TLS with {host} failed: {error}", Class.TLS)
-            self._remember_broken_tls(host)
+            if required.level is not Level.OPPORTUNISTIC:
+                return _insecure(host, required, f"TLS failed: {error}")
+            note = f"MTA-STS testing: would have been refused, {error}" if required.testing else ""
+            if not required.testing:
+                self._remember_broken_tls(host)
         except BROKEN as error:
             return _unreachable(host, error)
+        return await self._once_more(host, target, note)
+
+    async def _once_more(self, host: Host, target: Target, note: str) -> Session | Failure:
+        """Without what failed, on a new connection: unverified in the testing mode of MTA-STS, else in clear."""
         try:
-            return await self._greeted(host, smart, clear=True)
+            try:
+                return await self._greeted(host, target, target.required, note=note, clear=not target.required.testing)
+            except TlsFailed:
+                self._remember_broken_tls(host)
+                return await self._greeted(host, target, target.required, note=note, clear=True)
         except (*BROKEN, TlsFailed) as error:
             return _unreachable(host, error)
 
-    async def _greeted(self, host: Host, smart: SmartHost | None, *, clear: bool) -> Session | Failure:
+    async def _greeted(self, host: Host, target: Target, required: Requirement, *, clear: bool = False, note: str = "") -> Session | Failure:
+        smart = target.smart
         implicit = smart is not None and smart.tls == "Implicit"
         session = await Session.open(host, self._deadlines, self._verified if implicit else None)
         try:
-            failure = await self._dialogue(session, smart, clear=clear)
+            failure = await self._dialogue(session, smart, required, clear=clear)
         except BaseException:
             session.abort()
             raise
         if failure is not None:
             await session.quit()
             return failure
+        session.security = security.told(session.connection.tls_text, required, note)
         return session
 
-    async def _dialogue(self, session: Session, smart: SmartHost | None, *, clear: bool) -> Failure | None:
+    async def _dialogue(self, session: Session, smart: SmartHost | None, required: Requirement, *, clear: bool) -> Failure | None:
         greeting = await session.reply(self._deadlines.greeting)
         if greeting.kind != 2:
             # 554 says that this host takes no mail now; another may. Only 521 speaks for good (RFC 7504).
@@ -152,16 +127,29 @@ class Hops:
         reply = await session.hello(self._own_name)
         if reply.kind != 2:
             return _as_later(from_reply(reply))
-        policy = smart.tls if smart is not None else "Opportunistic"
-        if policy != "Implicit" and not clear:
-            if "STARTTLS" in session.extensions:
-                reply = await session.start_tls(self._unverified if policy == "Opportunistic" else self._verified, self._own_name)
-            if reply.code == 421 or (session.connection.tls and reply.kind != 2):
-                return _as_later(from_reply(reply))
-            if policy == "Required" and not session.connection.tls:
-                return later("4.7.5", f"{session.host} does not offer TLS, which the route demands", Class.TLS)
-        if smart is not None and smart.username is not None:
-            return await self._login(session, smart)
+        if not session.connection.tls and not clear and (failure := await self._secure(session, required)):
+            return failure
+        if required.requiretls and "REQUIRETLS" not in session.extensions:
+            return _insecure(session.host, required, "does not offer REQUIRETLS")
+        return await self._login(session, smart) if smart is not None and smart.username is not None else None
+
+    async def _secure(self, session: Session, required: Requirement) -> Failure | None:
+        """STARTTLS as demanded. Raises TlsFailed."""
+        if "STARTTLS" not in session.extensions:
+            if required.testing:
+                raise TlsFailed("STARTTLS is not offered")
+            return None if required.level is Level.OPPORTUNISTIC else _insecure(session.host, required, "does not offer TLS")
+        context = self._verified if required.level is Level.VERIFY else self._unverified
+        names = required.names or (session.host.name,)
+
+        def judge(chain: Sequence[bytes]) -> str:
+            return dane.mismatch(chain, required.tlsa, names, self._clock.now_ms()) if required.level is Level.DANE else ""
+
+        reply = await session.start_tls(context, self._own_name, names[0], judge)
+        if not session.connection.tls and required.level is not Level.OPPORTUNISTIC:
+            return _insecure(session.host, required, f"refused STARTTLS: {reply}")
+        if reply.code == 421 or (session.connection.tls and reply.kind != 2):
+            return _as_later(from_reply(reply))
         return None
 
     async def _login(self, session: Session, smart: SmartHost) -> Failure | None:
@@ -180,16 +168,12 @@ class Hops:
         self._broken_tls[host.address] = self._clock.monotonic() + BROKEN_TLS_SECONDS
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _as_later(failure: Failure) -> Deferred:
     return Deferred(failure.cause)
+
+
+def _insecure(host: Host, required: Requirement, reason: str) -> Failure:
+    return refused(Unfit(f"{host} {reason} ({required.source})", final=required.requiretls))
 
 
 def _unreachable(host: Host, error: BaseException) -> Deferred:

@@ -1,4 +1,4 @@
-"""DNS for delivery: MX, addresses and TXT, asynchronously, with a bounded cache. Decides only what kind of failure an answer is.
+"""DNS for delivery: MX, addresses, TXT and TLSA, asynchronously, with a bounded cache. Decides only what kind of failure an answer is.
 
 Names are always absolute: a pod's search list must never turn mx.example into a cluster name. NXDOMAIN is permanent, everything that another
 moment could answer differently is temporary (R5321.8). A truncated answer is asked for again over TCP, a CNAME is followed.
@@ -23,6 +23,7 @@ import dns.rdatatype
 import dns.resolver
 
 from postroom_core.errors import Permanent, PostroomError, Transient
+from postroom_delivery.dane import Tlsa
 
 # One name costs an attempt at most this; two resolvers get a chance within it.
 LIFETIME_SECONDS = 15.0
@@ -32,6 +33,7 @@ CACHE_ANSWERS = 20_000
 NEGATIVE_SECONDS = 300
 POSITIVE_SECONDS = 86_400
 MOST_ADDRESSES = 8
+MOST_TLSA = 32
 # What passes every path without fragments (DNS flag day 2020).
 UDP_PAYLOAD = 1232
 
@@ -114,6 +116,15 @@ class Resolver:
         except NoSuchDomain:
             return []
         return [b"".join(record.strings).decode("ascii", "replace") for record in answer.records]
+
+    async def tlsa(self, name: str) -> tuple[Tlsa, ...]:
+        """The secure TLSA records of a name, at most 32; insecure ones are as good as none. Raises Transient (RFC 7672 section 2.1.2)."""
+        try:
+            answer = await self._query(name, dns.rdatatype.TLSA)
+        except NoSuchDomain:
+            return ()
+        records = answer.records[:MOST_TLSA] if answer.secure else ()
+        return tuple(Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in records)
 
     async def _query(self, name: str, kind: dns.rdatatype.RdataType) -> _Answer:
         try:

@@ -9,11 +9,11 @@ import ipaddress
 import random
 from collections.abc import Iterable, Sequence
 
-from postroom_core.documents import DestinationLimit, Pool, Route
+from postroom_core.documents import DestinationLimit, Pool, Route, TlsPolicy
 
 # An attempt tries this many hosts at most: a domain with hundreds of MX records must not bind a connection slot for hours.
 MOST_HOSTS = 10
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # What ipaddress does not count as non-global, and what carries an IPv4 address inside.
@@ -45,6 +45,11 @@ def route_named(pool: Pool, destination: str) -> Route | None:
     return next((route for route in pool.routes if destination == _SMART_HOST + route.name), None)
 
 
+def tls_policy_of(pool: Pool, domain: str) -> TlsPolicy:
+    """What the pool asks of the hosts of a domain; the first rule that fits."""
+    return next((rule.policy for rule in pool.tls_rules if matches(domain, rule.match)), "Opportunistic")
+
+
 def limit_of(pool: Pool | None, destination: str) -> DestinationLimit:
     """The first limit that fits; a pool without a fitting one has the defaults."""
     limits = pool.destination_limits if pool is not None else ()
@@ -59,13 +64,19 @@ def order_mx(records: Sequence[tuple[int, str]], own_name: str, shuffle: random.
     return [host for _, host in sorted(usable, key=lambda record: record[0])][:MOST_HOSTS]
 
 
-def may_dial(address: str, allowed: Sequence[_Network]) -> bool:
-    """Whether a peer's address may be connected to."""
+def may_dial(address: str, allowed: Sequence[Network], refused: Sequence[Network] = ()) -> bool:
+    """Whether a peer's address may be connected to. `refused` wins over `allowed`: networks of our own that have public addresses."""
     parsed: _Address = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    if any(parsed.version == network.version and parsed in network for network in allowed):
+    if _among(parsed, refused):
+        return False
+    if _among(parsed, allowed):
         return True
-    if any(parsed.version == network.version and parsed in network for network in _CARRIERS + _SPECIAL):
+    if _among(parsed, _CARRIERS + _SPECIAL):
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+
+
+def _among(address: _Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

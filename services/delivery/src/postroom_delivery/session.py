@@ -7,11 +7,13 @@ would be paired with the next command.
 import asyncio
 import base64
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from postroom_core.connection import Connection, ConnectionClosed, LineTooLong, connect
 from postroom_core.reply import Reply
 from postroom_delivery.dialogue import REPLY_LINE, REPLY_LINES, Extensions, ProtocolError, assemble, command, parse_ehlo, parse_line
+from postroom_delivery.security import Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,26 @@ class Host:
         return f"{self.name}[{self.address}]:{self.port}"
 
 
+# Says why a server's chain is not good enough, "" when it is.
+Judge = Callable[[Sequence[bytes]], str]
+
+
+def peer_chain(tls: ssl.SSLObject | None) -> list[bytes]:
+    """The certificates that the server presented, DER, leaf first, unverified.
+
+    Python has a public way from 3.13 on; before, the private one that the public one wraps. Where neither is, only the leaf is seen, and a DANE-TA
+    record then matches nothing: the message waits, it is never sent with less.
+    """
+    if tls is None:
+        return []
+    if (public := getattr(tls, "get_unverified_chain", None)) is not None:
+        return [bytes(der) for der in public()]
+    if (private := getattr(getattr(tls, "_sslobj", None), "get_unverified_chain", None)) is not None:
+        return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in private() or ()]
+    leaf = tls.getpeercert(binary_form=True)
+    return [leaf] if leaf is not None else []
+
+
 class Session:
     """Create by `open`. Raises one of BROKEN from every method when the connection ends."""
 
@@ -59,6 +81,8 @@ class Session:
         self.deadlines = deadlines
         self.extensions = Extensions({})
         self.messages = 0
+        self.demand = Demand.NORMAL  # what the session was opened for
+        self.security = ""  # in plain words, for events
         self._outstanding = 0
 
     def __repr__(self) -> str:
@@ -122,9 +146,10 @@ class Session:
         self.extensions = parse_ehlo(reply) if reply.kind == 2 else Extensions({})
         return reply
 
-    async def start_tls(self, context: ssl.SSLContext, own_name: str) -> Reply:
-        """STARTTLS, the handshake, a new EHLO (RFC 3207 section 4.2). A refusal is returned as it is. Raises TlsFailed.
+    async def start_tls(self, context: ssl.SSLContext, own_name: str, server_name: str, judge: Judge) -> Reply:
+        """STARTTLS, the handshake with `server_name` as SNI, a new EHLO (RFC 3207 section 4.2). A refusal is returned as it is. Raises TlsFailed.
 
+        `judge` sees the server's chain (DER, leaf first) and says why it is not good enough, "" when it is.
         With TLS 1.3 the client's handshake ends before the server has judged it, so a connection that ends before EHLO is answered is a failed one.
         """
         reply = await self.ask("STARTTLS")
@@ -134,11 +159,15 @@ class Session:
             self.abort()
             raise TlsFailed("data in clear behind the answer to STARTTLS")
         try:
-            await self.connection.start_tls(context, server_side=False, hostname=self.host.name, handshake_seconds=self.deadlines.tls)
+            await self.connection.start_tls(context, server_side=False, hostname=server_name, handshake_seconds=self.deadlines.tls)
+            if reason := judge(peer_chain(self.connection.tls)):
+                self.abort()
+                raise TlsFailed(reason)
             return await self.hello(own_name)
         except (OSError, ConnectionClosed, ValueError) as error:  # ValueError: an MX name that cannot be a server name
             self.abort()
-            raise TlsFailed(getattr(error, "reason", None) or str(error) or "the connection was closed") from error
+            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+            raise TlsFailed(reason or "the connection was closed") from error
 
     async def login(self, username: str, password: str) -> Reply:
         """AUTH PLAIN (RFC 4616). The caller makes sure that the connection is TLS."""

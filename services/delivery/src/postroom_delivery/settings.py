@@ -16,7 +16,9 @@ class Settings(ServiceSettings):
     spool_url_file: pathlib.Path | None = Field(
         default=None, description="file that holds the URL instead, for one with a password; read anew for every connection"
     )
-    resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
+    resolvers: CommaList = Field(
+        default=(), description="ADDRESS:PORT of DNS resolvers, whose DNSSEC verdict (AD) is believed; empty is the system's, whose is not"
+    )
     drain_seconds: float = Field(
         default=20.0, ge=0, le=3600, description="a message that is being sent gets this long at the end; then it is cut off and sent again later"
     )
@@ -25,19 +27,23 @@ class Settings(ServiceSettings):
         default=(), description="CIDRs that may be dialled although private; empty, because MX records come from strangers"
     )
     signer_target: str = Field(default="", description="gRPC target of the signer, for delivery's own messages; empty leaves them unsigned")
-    ca_file: str = Field(default="", description="CA bundle for verifying smart hosts; empty is certifi's")
+    refused_mx_networks: CommaList = Field(
+        default=(), description="CIDRs that are never dialled although public, such as a cluster's own networks where they have public addresses"
+    )
+    ca_file: str = Field(default="", description="CA bundle for verifying smart hosts, MX hosts and MTA-STS policy hosts; empty is certifi's")
+    mta_sts_port: int = Field(default=443, ge=1, le=65535, description="HTTPS port of MTA-STS policy hosts")
 
     analytics: bool = Field(default=True, description="whether events are counted by hour for `postroom stats --by` and the page")
     campaign_header: str = Field(
         default="X-Campaign", pattern=r"^[!-9;-~]{0,64}$", description="header field whose value analytics group by; empty is none"
     )
 
-    @field_validator("resolvers", "allowed_mx_networks", mode="before")
+    @field_validator("resolvers", "allowed_mx_networks", "refused_mx_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return split_list(value)
 
-    @field_validator("allowed_mx_networks")
+    @field_validator("allowed_mx_networks", "refused_mx_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_networks(value)

@@ -18,13 +18,14 @@ from postroom_core.documents import Pool
 from postroom_core.errors import Unavailable
 from postroom_core.lifecycle import finish, guarded
 from postroom_core.telemetry import span
-from postroom_delivery import attempt, settle
+from postroom_delivery import attempt, security, settle
 from postroom_delivery.bounce import MOST_RETURNED, Original
 from postroom_delivery.classify import Action, Class
 from postroom_delivery.hop import Hops
 from postroom_delivery.outcome import Bounced, Deferred, Delivered, Outcome, Released, later
 from postroom_delivery.pools import Pools
 from postroom_delivery.scheduler import Scheduler
+from postroom_delivery.security import Demand
 from postroom_delivery.session import Session
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
@@ -137,7 +138,7 @@ class Worker:
         signed = await self._parts.signing.signed(message)
         if isinstance(signed, Deferred):
             return dict.fromkeys(message.claims, signed)
-        session = await self._session_for(batch)
+        session = await self._session_for(batch, security.demand_of(message.options))
         if not isinstance(session, Session):
             if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
                 self._block(self._pool.retry.initial)
@@ -155,13 +156,13 @@ class Worker:
         """Leaves the destination alone for a while once this worker has left."""
         self._block_seconds = max(self._block_seconds, seconds)
 
-    async def _session_for(self, batch: Batch) -> Session | Deferred | Bounced:
-        if self._session is not None and self._session.usable:
+    async def _session_for(self, batch: Batch, demand: Demand) -> Session | Deferred | Bounced:
+        if self._session is not None and self._session.usable and security.serves(self._session.demand, demand):
             return self._session
         if self._session is not None:
             await self._session.quit()
             self._session = None
-        opened = await self._parts.hops.open(self._pool, batch.key.destination)
+        opened = await self._parts.hops.open(self._pool, batch.key.destination, demand)
         if isinstance(opened, Session):
             self._session = opened
         return opened
@@ -179,7 +180,7 @@ class Worker:
             own_name=self._parts.own_name,
             jitter=random.random(),
             remote=str(session.host) if session is not None else "",
-            tls=session.connection.tls_text if session is not None else "",
+            tls=session.security if session is not None else "",
         )
         verdict = settle.decide(message, outcomes, context)
         notices = settle.notices(await self._origin(message), verdict.reports, context) if verdict.reports else []

@@ -49,6 +49,8 @@ class DnsServer:
         self.address = address
         self.port = port
         self.queries: list[Query] = []
+        self.authentic = False  # answers have AD=1, as those of a resolver that validated them, but for names below one of `insecure`
+        self.insecure: set[str] = set()
         self._records: dict[str, dict[str, _Records]] = {}
         self._faults: dict[str, Fault] = {}
         self._udp: asyncio.DatagramTransport | None = None
@@ -116,6 +118,8 @@ class DnsServer:
         name, rdtype = _key(question.name.to_text()), dns.rdatatype.to_text(question.rdtype)
         self.queries.append(Query(name, rdtype, transport))
         response = dns.message.make_response(request, recursion_available=True)
+        if self.authentic and not any(f".{name}".endswith(f".{_key(zone)}") for zone in self.insecure):
+            response.flags |= dns.flags.AD
         fault = self._faults.get(name)
         if fault == "TIMEOUT":
             return None

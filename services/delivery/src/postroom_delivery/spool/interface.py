@@ -34,6 +34,16 @@ from postroom_delivery.spool.model import (
 LEASE_MS = 60_000
 
 
+class Memory(Protocol):
+    """What was learnt about the world and must outlive a restart: small values, each with an end. `until` is Unix milliseconds."""
+
+    async def recall(self, now: int, kind: str, name: str) -> str | None:
+        """The value, None when there is none or its time is over."""
+
+    async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
+        """Keeps the value until then; a later one replaces it."""
+
+
 class RollUps(Protocol):
     """Analytics: counts its events once, for questions that never scan them. See postroom_delivery.spool.rollup."""
 
@@ -47,7 +57,7 @@ class RollUps(Protocol):
         """Drops what is older than is kept."""
 
 
-class Spool(RollUps, Protocol):
+class Spool(Memory, RollUps, Protocol):
     """See the module's text for the order of calls.
 
     `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a

@@ -177,6 +177,18 @@ class PostgresSpool:
                 return
             sequence += len(rows)
 
+    # Memory
+
+    async def recall(self, now: int, kind: str, name: str) -> str | None:
+        row = await self._link.read(lambda c: c.fetchrow(SQL["recall"], kind, name, now))
+        return str(row["value"]) if row is not None else None
+
+    async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
+        async def work(transaction: Transaction) -> None:
+            await transaction.fetch("remember", kind, name, value, until)
+
+        await self._link.run(now, work)
+
     # People
 
     async def list_messages(self, which: ListFilter) -> list[MessageRow]:
@@ -281,7 +293,7 @@ async def _sweep(transaction: Transaction, before: int) -> int:
     stale = [row["message"] for row in await transaction.fetch("stale_stagings", transaction.now - STAGING_MS)]
     await transaction.fetch("delete_staged", stale)
     await transaction.fetch("staging_ends", stale)
-    for statement in ("delete_idle_destinations", "delete_expired_suppressions"):
+    for statement in ("delete_idle_destinations", "delete_expired_suppressions", "forget"):
         await transaction.fetch(statement, before)
     if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 3)", LOCK):
         for row in await transaction.fetch("event_days"):

@@ -132,6 +132,15 @@ class SqliteSpool:
                 return
             sequence += len(rows)
 
+    # Memory
+
+    async def recall(self, now: int, kind: str, name: str) -> str | None:
+        row = await self._read(lambda c: c.execute(SQL["recall"], (kind, name, now)).fetchone())
+        return str(row[0]) if row is not None else None
+
+    async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
+        await self._writer.submit(lambda c: c.execute(SQL["remember"], (kind, name, value, until)) and None)
+
     # People
 
     async def list_messages(self, which: ListFilter) -> list[MessageRow]:

@@ -128,4 +128,5 @@ def sweep(connection: sqlite3.Connection, before: int, limit: int) -> int:
             connection.execute(SQL[statement], (message,))
     for statement in ("delete_idle_destinations", "delete_expired_suppressions"):
         connection.execute(SQL[statement], (before,))
+    connection.execute(SQL["forget"], (before, limit))
     return len(messages)

@@ -347,3 +347,13 @@ WHERE address = ANY($4::text[]) AND (expires_at = 0 OR expires_at > $1)
 
 -- name: delete_expired_suppressions
 DELETE FROM suppression WHERE expires_at > 0 AND expires_at < $1;
+
+-- name: recall
+SELECT value FROM memory WHERE kind = $1 AND name = $2 AND until > $3;
+
+-- name: remember
+INSERT INTO memory (kind, name, value, until) VALUES ($1, $2, $3, $4)
+ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value, until = excluded.until;
+
+-- name: forget
+DELETE FROM memory WHERE until <= $1;

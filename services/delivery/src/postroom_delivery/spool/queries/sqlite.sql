@@ -218,3 +218,13 @@ WHERE address = :address AND (expires_at = 0 OR expires_at > :now)
 
 -- name: delete_expired_suppressions
 DELETE FROM suppression WHERE expires_at > 0 AND expires_at < ?;
+
+-- name: recall
+SELECT value FROM memory WHERE kind = ? AND name = ? AND until > ?;
+
+-- name: remember
+INSERT INTO memory (kind, name, value, until) VALUES (?, ?, ?, ?)
+ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value, until = excluded.until;
+
+-- name: forget
+DELETE FROM memory WHERE rowid IN (SELECT rowid FROM memory WHERE until <= ? LIMIT ?);
