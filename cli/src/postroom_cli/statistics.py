@@ -17,7 +17,7 @@ from postroom_core.clock import SystemClock
 from postroom_core.errors import Permanent
 
 _UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_KINDS = ("accepted", "delivered", "deferred", "bounced", "expired", "suppressed", "complained")
+_KINDS = ("accepted", "delivered", "deferred", "bounced", "expired", "bounced-later", "complained")
 _LATENCIES = ("first-attempt", "delivery")
 _TIMES = ("hour", "minute")
 

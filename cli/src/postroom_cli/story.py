@@ -24,7 +24,7 @@ _WORDS = {
     "dead-letter": "failed and had no sender to tell, for",
 }
 # What the catalogue of errors speaks of.
-_FAILURES = frozenset({"deferred", "bounced", "expired", "dead-letter"})
+_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "dead-letter"})
 
 
 def sentence(event: Event) -> str:

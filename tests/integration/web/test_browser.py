@@ -215,7 +215,18 @@ def test_a_destination_is_suspended_and_goes_on(site: Site, browser: WebDriver, 
     wait(browser, lambda: "suspended" not in text(browser, "#waiting"))
 
 
-@pytest.mark.parametrize("path", ["", "queue", "destinations", "domains", "domains/sink.example", "messages"])
+def test_an_address_that_was_suppressed_by_command_is_let_go_in_the_browser(site: Site, browser: WebDriver) -> None:
+    site.postroom("suppress", "add", "kim@garden.example", "--domain", "sink.example")
+    browser.get(f"{site.url}suppressions")
+    assert "kim@garden.example" in text(browser, "table")
+    browser.find_element(By.LINK_TEXT, "Remove").click()
+    wait(browser, lambda: "Send to kim@garden.example again?" in text(browser, "main"))
+    browser.find_element(By.CSS_SELECTOR, "main form button").click()
+    wait(browser, lambda: "kim@garden.example gets mail again." in text(browser, ".notice"))
+    assert "kim@garden.example" not in site.postroom("suppress", "ls")
+
+
+@pytest.mark.parametrize("path", ["", "queue", "destinations", "domains", "domains/sink.example", "suppressions", "messages"])
 def test_every_page_fits_a_phone(site: Site, browser: WebDriver, tmp_path: pathlib.Path, path: str) -> None:
     look(browser, width=390, dark=path == "")
     browser.get(site.url + (f"messages/{site.day.story}" if path == "messages" else path))

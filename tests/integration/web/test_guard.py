@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,7 +17,30 @@ from postroom_web.login import SESSION_MS, Gate, Role
 from postroom_web.source import DomainRecord, Source
 
 Client = TestClient[web.Request, web.Application]
-OPEN = ("/", "/queue", "/domains", "/domains/d.example", "/destinations", "/destinations/x.example", "/messages/ID", "/queue/confirm?action=rm&id=ID")
+OPEN = (
+    "/",
+    "/queue",
+    "/domains",
+    "/domains/d.example",
+    "/destinations",
+    "/destinations/x.example",
+    "/messages/ID",
+    "/queue/confirm?action=rm&id=ID",
+    "/suppressions",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An address on the suppression list."""
+
+    address: str
+    scope: str
+    owner: str
+    reason: str = "complaint"
+    evidence: str = "<i>abuse</i>"
+    created_at: int = 1
+    expires_at: int = 0
 
 
 class Queue:
@@ -26,6 +50,7 @@ class Queue:
         self.acted: list[tuple[str, Sequence[str]]] = []
         self.away = False
         self.off = False
+        self.suppressed = [Entry("kim@x.example", "domain", "d.example"), Entry("kim@x.example", "global", "")]
 
     async def list(self, **_: Any) -> list[Any]:
         return []
@@ -37,6 +62,15 @@ class Queue:
         nothing: tuple[Any, ...] = ()
         for event in nothing:
             yield event
+
+    async def suppressions(self, *, scope: str = "", owner: str = "", address: str = "") -> AsyncIterator[Entry]:
+        for entry in self.suppressed:
+            if address in ("", entry.address):
+                yield entry
+
+    async def change_suppressions(self, entries: Sequence[Any], *, remove: bool = False) -> int:
+        self.acted.append(("remove" if remove else "add", [entry.address for entry in entries]))
+        return len(entries)
 
     async def act(self, action: str, ids: Sequence[str]) -> int:
         self.acted.append((action, ids))
@@ -192,6 +226,25 @@ def test_what_others_say_is_text_and_never_markup() -> None:
         async with client.get("/messages/%3Cb%3E") as response:
             assert response.status == 404
             assert "no message &lt;b&gt;" in await response.text()
+
+    run(scenario)
+
+
+def test_an_address_leaves_the_suppression_list_after_confirming_and_only_the_entry_that_is_meant() -> None:
+    async def scenario(client: Client, queue: Queue, clock: Clock) -> None:
+        proof = await log_in(client, "act")
+        async with client.get("/suppressions") as response:
+            text = await response.text()
+            assert "kim@x.example" in text and "&lt;i&gt;abuse" in text
+        async with client.get("/suppressions/confirm?scope=domain&owner=d.example&address=kim@x.example") as response:
+            assert "Send to kim@x.example again?" in await response.text()
+        async with client.get("/suppressions/confirm?scope=tenant&owner=t&address=kim@x.example") as response:
+            assert response.status == 404
+        assert queue.acted == []
+        entry = {"scope": "domain", "owner": "d.example", "address": "kim@x.example"}
+        assert await status(client, "/suppressions/remove", data=entry) == 403
+        assert await status(client, "/suppressions/remove", data={**entry, "proof": proof}) == 303
+        assert queue.acted == [("remove", ["kim@x.example"])]
 
     run(scenario)
 

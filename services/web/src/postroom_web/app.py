@@ -6,7 +6,7 @@ proof and our own origin. Reading changes nothing; every change is a POST that w
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import jinja2
 import structlog
@@ -64,6 +64,9 @@ class Page:
             web.get("/destinations", self.destinations),
             web.get("/destinations/{name}", self.destination),
             web.post("/destinations/suspend", self.suspend),
+            web.get("/suppressions", self.suppressions),
+            web.get("/suppressions/confirm", self.confirm_removal),
+            web.post("/suppressions/remove", self.remove_suppression),
             web.get("/assets/{name}", _asset),
         ]
 
@@ -174,6 +177,11 @@ class Page:
             values = await pages.destination(queue, request.match_info["name"], self._source.now())
         return self._render(request, "destination.html", **values)
 
+    async def suppressions(self, request: web.Request) -> web.Response:
+        async with self._source.queue() as queue:
+            values = await pages.suppressions(queue, request.query)
+        return self._render(request, "suppressions.html", **values)
+
     # Acting
 
     async def confirm(self, request: web.Request) -> web.Response:
@@ -187,6 +195,19 @@ class Page:
             changed = await queue.act(asked["action"], asked["ids"])
         log.info("an operator acted on the queue", action=asked["action"], messages=len(asked["ids"]), recipients=changed, client=request.remote)
         return _see(f"/queue?done={asked['action']}&changed={changed}")
+
+    async def confirm_removal(self, request: web.Request) -> web.Response:
+        async with self._source.queue() as queue:
+            entry = await pages.suppressed(queue, request.query)
+        return self._render(request, "removal.html", entry=entry)
+
+    async def remove_suppression(self, request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        async with self._source.queue() as queue:
+            entry = await pages.suppressed(queue, form)
+            await queue.change_suppressions([entry], remove=True)
+        log.info("an operator removed an address from the suppression list", scope=entry.scope, owner=entry.owner, client=request.remote)
+        return _see(f"/suppressions?removed={quote(entry.address)}")
 
     async def suspend(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()

@@ -8,7 +8,7 @@ from typing import Any
 from postroom_core.errors import Permanent
 from postroom_insight import explanations
 from postroom_web import plots
-from postroom_web.source import DomainRecord, Event, Queue
+from postroom_web.source import DomainRecord, Event, Queue, Suppressed
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 KINDS = ("delivered", "deferred", "bounced", "expired")
@@ -17,6 +17,8 @@ STATES = ("scheduled", "leased", "held", "delivered", "bounced", "expired", "del
 ROWS = 50
 # The story of one message: a list with thousands of recipients is cut, and says so.
 MOST_EVENTS = 1000
+# A page of the suppression list; one address is found by its name.
+MOST_SUPPRESSED = 200
 ACTIONS = {
     "retry": "Try again now",
     "hold": "Put on hold",
@@ -28,7 +30,7 @@ ASSETS = {
     name: ((importlib.resources.files("postroom_web") / "assets" / name).read_bytes(), kind)
     for name, kind in (("style.css", "text/css"), ("page.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
 }
-_FAILURES = frozenset({"deferred", "bounced", "expired", "dead-letter"})
+_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "dead-letter"})
 
 
 def when(ms: int) -> str:
@@ -177,6 +179,27 @@ def confirmation(query: Mapping[str, Any]) -> dict[str, Any]:
     if not ids:
         raise Permanent("choose at least one message")
     return {"action": action, "label": ACTIONS[action], "ids": ids, "final": action in ("bounce", "rm")}
+
+
+async def suppressions(found: Queue, query: Mapping[str, Any]) -> dict[str, Any]:
+    """The list, or the entries of one address."""
+    address = str(query.get("address", "")).strip().lower()
+    entries = []
+    async for entry in found.suppressions(address=address):
+        entries.append(entry)
+        if len(entries) == MOST_SUPPRESSED:
+            break
+    return {"entries": entries, "address": address, "cut": len(entries) == MOST_SUPPRESSED, "removed": str(query.get("removed", ""))}
+
+
+async def suppressed(found: Queue, query: Mapping[str, Any]) -> Suppressed:
+    """The one entry that is meant. Raises Permanent when there is none."""
+    scope, owner, address = (str(query.get(name, "")) for name in ("scope", "owner", "address"))
+    if address:
+        async for entry in found.suppressions(scope=scope, owner=owner, address=address):
+            if (entry.scope, entry.owner, entry.address) == (scope, owner, address):
+                return entry
+    raise Permanent(f"{address or 'this address'} is not on the list")
 
 
 async def domains(found: Queue, known: Mapping[str, Sequence[DomainRecord]], now: int) -> dict[str, Any]:
