@@ -84,10 +84,17 @@ def _print(rows: Sequence[Mapping[str, Any]], *, csv_: bool, json_: bool) -> Non
     if not rows:
         show.out.print("nothing was sent in this time")
         return
-    hidden = {name for name in (*_KINDS[0:1], *_KINDS[2:]) if all(row[name] == 0 for row in rows)}
-    table = Table(*(name.removesuffix("_ms").replace("_", " ") + (" ms" if name.endswith("_ms") else "") for name in rows[0] if name not in hidden))
+    _table(rows)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Kinds that never happened are left out; the three percentiles of a latency share a column, so that a usual terminal holds the table."""
+    hidden = {name for name in _KINDS if name != "delivered" and all(row[name] == 0 for row in rows)}
+    plain = [name for name in rows[0] if not name.endswith("_ms") and name not in hidden]
+    table = Table(*plain, *(f"{name} ms: p50 p95 p99" for name in _LATENCIES))
     for row in rows:
-        table.add_row(*(str(value) for name, value in row.items() if name not in hidden))
+        latencies = [" ".join(str(row[f"{name}_{part}_ms"]) for part in ("p50", "p95", "p99")) for name in _LATENCIES]
+        table.add_row(*(str(row[name]) for name in plain), *latencies)
     show.out.print(table)
 
 

@@ -19,6 +19,8 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+# Each command is a process that starts anew: seconds on a busy machine.
+pytestmark = pytest.mark.timeout(240)
 POSTROOM = pathlib.Path(sys.executable).with_name("postroom")
 NAMES = ("submission", "tls", "relay", "http")
 
