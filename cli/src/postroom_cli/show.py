@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from postroom_operator.plan.keys import StoredKey
 
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+# Into a pipe or a file nothing is folded to 80 columns: a name cut in two is found by no grep.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 
 
 def note(text: str) -> None:
