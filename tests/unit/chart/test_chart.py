@@ -158,6 +158,14 @@ def test_the_clients_address_is_kept_by_default() -> None:
 
 
 @needs_helm
+def test_proxy_headers_count_from_named_networks_only() -> None:
+    proxy = "ingress.proxyProtocol.listeners={submission}"
+    refused("--set", proxy)
+    names = environment(named(rendered("--set", proxy + ",ingress.proxyProtocol.networks={10.0.0.0/8}"), "Deployment", "postroom-ingress"))
+    assert (names["POSTROOM_PROXY_LISTENERS"], names["POSTROOM_PROXY_NETWORKS"]) == ("submission", "10.0.0.0/8")
+
+
+@needs_helm
 def test_a_listener_that_is_off_is_nowhere() -> None:
     objects = rendered("--set", "ingress.ports.tls=0")
     assert "POSTROOM_LISTEN_TLS" not in environment(named(objects, "Deployment", "postroom-ingress"))
