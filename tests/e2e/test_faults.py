@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 RATE = float(os.environ.get("E2E_RATE", "20"))
 STATE = pathlib.Path(os.environ.get("CLUSTER_STATE", "/tmp/cluster"))
 SETTLED = 180 * PATIENCE
-PG_PORT = 55432
+PG_PORT = 5432
 
 
 @pytest.fixture(scope="module")
 def scaled(postroom: Installation) -> Iterator[str]:
     """A pool on PostgreSQL with three pods, and the domain moved to it."""
-    server = Server(listen_addresses=WORLD, port=PG_PORT, max_connections=100)
+    server = Server(listen_addresses=WORLD, max_connections=100)
     try:
         with (server.folder / "data" / "pg_hba.conf").open("a") as file:
             file.write("host all all 10.0.0.0/8 trust\n")

@@ -1,6 +1,7 @@
 """What belongs to the installation and to no resource: certificates of the services and of the listeners, and the sweep of what owners left."""
 
 import asyncio
+import pathlib
 
 import structlog
 
@@ -38,12 +39,25 @@ async def ensure_pki(world: World) -> None:
     found = {service: await world.api.get(SECRET, place.secret(service), place.platform) for service in pki.SERVICES}
     leaves = {service: secret for service, secret in found.items() if secret is not None}
     for body in await asyncio.to_thread(pki.due, ca, leaves, place, world.now()):
+        leaves |= {service: body for service in pki.SERVICES if place.secret(service) == body["metadata"]["name"]}
         metadata = body["metadata"]
         if "resourceVersion" in metadata:
             await world.api.merge(SECRET, metadata["name"], metadata["namespace"], body)
         else:
             await world.api.create(SECRET, body)
         log.info("a certificate of the platform was made", secret=f"{metadata['namespace']}/{metadata['name']}")
+    if settings.grpc_tls is not None:
+        _write(settings.grpc_tls, leaves["operator"])
+
+
+def _write(folder: pathlib.Path, secret: Object) -> None:
+    """Our own certificate as files: a mounted Secret that did not exist when the pod started appears a minute later only."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, value in decoded(secret).items():
+        path = folder / name
+        if not path.exists() or path.read_text() != value:
+            path.touch(mode=0o600)
+            path.write_text(value)
 
 
 async def ensure_certificate(world: World) -> None:

@@ -29,7 +29,9 @@ class Settings(BaseSettings):
     platform_ca_secret: str = Field(
         default="", description="Secret of the platform's own CA, made by the operator; empty: certificates are made by others"
     )
-    grpc_tls: pathlib.Path | None = Field(default=None, description="folder with tls.crt, tls.key, ca.crt, to ask the signers")
+    grpc_tls: pathlib.Path | None = Field(
+        default=None, description="folder with tls.crt, tls.key, ca.crt, to ask the signers; written when the operator makes them"
+    )
     signer_service: str = Field(default="", description="headless Service of the signers; empty is RELEASE-signer")
     signer_port: int = Field(default=7443, ge=1, le=65535, description="its gRPC port")
     ingress_hostname: str = Field(default="localhost", max_length=253, description="name in the listeners' own certificate")
