@@ -206,14 +206,52 @@ def test_tenants_take_turns(engine: Opener, tmp_path: pathlib.Path) -> None:
     run(engine, tmp_path, scenario, Limits(5, None, 1))
 
 
-def test_an_allowance_refuses_the_message_beyond_it(engine: Opener, tmp_path: pathlib.Path) -> None:
+def test_an_allowance_refuses_the_message_beyond_it_and_tells_the_seconds_to_wait(engine: Opener, tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
-        allowances = (Allowance("u", 60, 1),)
+        allowances = (Allowance("credential:d.example/u", 60, 1),)
         assert await spool.accept(message("m1", allowances=allowances), (0, b"body")) is None
-        refusal = await spool.accept(message("m2", allowances=allowances), (0, b"body"))
-        assert refusal is not None
-        assert refusal.code == 452
+        await spool.stage("m2", 0, b"bo")
+        refusal = await spool.accept(message("m2", allowances=allowances, received_at=20_000), (1, b"dy"))
+        assert str(refusal) == "452 4.7.1 The limit of 1 messages per 60 s of this credential is reached, try again in 40 s"
+        assert [chunk async for chunk in spool.body("m2")] == []
         assert await spool.accept(message("m3", allowances=allowances, received_at=60_000), (0, b"body")) is None
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_message_counts_its_amount_against_every_allowance_or_against_none(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        def allowances(recipients: int) -> tuple[Allowance, ...]:
+            return Allowance("domain:d", 3600, 100), Allowance("domain:d:recipients", 3600, 10, recipients, "recipients")
+
+        assert await spool.accept(message("m1", allowances=allowances(8)), (0, b"body")) is None
+        refusal = await spool.accept(message("m2", allowances=allowances(3)), (0, b"body"))
+        assert str(refusal) == "452 4.7.1 The limit of 10 recipients per hour of this domain is reached, try again in 3600 s"
+        assert await spool.accept(message("m3", allowances=allowances(2)), (0, b"body")) is None, "the refused message counted nothing"
+        refusal = await spool.accept(message("m4", allowances=allowances(11)), (0, b"body"))
+        assert refusal is not None
+        assert refusal.code == 554, "what can never fit is not asked to come again"
+
+    run(engine, tmp_path, scenario)
+
+
+def test_a_message_that_did_not_arrive_whole_counts_nothing(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        allowances = (Allowance("domain:d", 3600, 1),)
+        await spool.stage("m1", 0, b"bo")
+        refusal = await spool.accept(message("m1", allowances=allowances, body_size=9), (1, b"dy"))
+        assert refusal is not None
+        assert refusal.code == 451
+        assert await spool.accept(message("m2", allowances=allowances), (0, b"body")) is None
+
+    run(engine, tmp_path, scenario)
+
+
+def test_accepts_at_the_same_time_never_pass_a_limit(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        allowances = (Allowance("credential:c", 3600, 7), Allowance("domain:d", 3600, 50))
+        accepts = (spool.accept(message(f"m{number}", allowances=allowances), (0, b"body")) for number in range(40))
+        assert sum(refusal is None for refusal in await asyncio.gather(*accepts)) == 7
 
     run(engine, tmp_path, scenario)
 

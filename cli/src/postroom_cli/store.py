@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from postroom_cli.layout import Layout
 from postroom_core.documents import Certificate, Verifier
-from postroom_operator import certificates, verifiers
+from postroom_operator import certificates
 from postroom_operator.plan import keys
 from postroom_operator.plan.compile import Observed
 from postroom_operator.plan.findings import SecretKey
 from postroom_operator.plan.keys import StoredKey
 from postroom_operator.resources import Secret
+from postroom_operator.verifiers import derive, salt_of
 
 
 def write(path: pathlib.Path, content: str, mode: int) -> None:
@@ -94,11 +95,12 @@ class Store:
     def make_verifier(self, username: str, password: str) -> None:
         """Derives it, or takes the kept one: documents stay the same over restarts, and a thousand credentials start in no time."""
         kept = self._load_verifiers()
-        digest = hmac.digest(self._pepper(), f"{username}\0{password}".encode(), "sha256").hex()
+        pepper = self._pepper()
+        digest = hmac.digest(pepper, f"{username}\0{password}".encode(), "sha256").hex()
         if digest in kept:
             self._verifiers[(username, password)] = Verifier.model_validate(kept[digest])
             return
-        verifier = self._verifiers[(username, password)] = verifiers.derive(password)
+        verifier = self._verifiers[(username, password)] = derive(password, salt_of(pepper, username))
         kept[digest] = verifier.model_dump()
         write(self._layout.secrets / "verifiers.json", json.dumps(kept), 0o600)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ class Postroom:
         (message,) = [message for message in found if recipient in message.recipients]
         assert message.reverse_path == SENDER
         assert message.content.count(b"\r\nDKIM-Signature:") + message.content.startswith(b"DKIM-Signature:") == 2
-        assert b" with ESMTPSA tls " in message.content
+        assert re.search(rb" with (ESMTPSA|UTF8SMTPSA) tls ", message.content)
         return message
 
 

@@ -15,14 +15,14 @@ from typing import Any
 from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core import rpc
 from postroom_core.directory import publish
-from postroom_core.documents import Certificate, Client, Credential, Domain, DomainLimits
+from postroom_core.documents import Certificate, Client, Credential, Domain, Limits
 from postroom_core.lifecycle import Stopping
 from postroom_core.testing.certificate import self_signed
 from postroom_ingress import app
 from postroom_ingress.settings import Settings
 from postroom_operator.verifiers import derive
 
-VERIFIER = derive("p")
+VERIFIER = derive("p", b"salt of user one")
 HELLO = b"From: a@d.example\r\n\r\nhello\r\n"
 
 
@@ -30,7 +30,7 @@ def domain(**changes: Any) -> Domain:
     credential = Credential(name="u", username="u", verifiers=(VERIFIER,), allowed_senders=("*@d.example",))
     client = Client(name="box", cidrs=("127.0.0.2/32",), allowed_senders=("*@d.example",))
     values: dict[str, Any] = {"name": "d.example", "tenant": "t", "pool": "default/main", "active": True, "signed": True}
-    return Domain(**(values | {"credentials": (credential,), "clients": (client,), "limits": DomainLimits()} | changes))
+    return Domain(**(values | {"credentials": (credential,), "clients": (client,), "limits": Limits()} | changes))
 
 
 @dataclass
@@ -208,9 +208,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def ingress(folder: pathlib.Path, document: Domain | None = None, **settings: Any) -> AsyncIterator[Running]:
+async def ingress(folder: pathlib.Path, *documents: Domain, **settings: Any) -> AsyncIterator[Running]:
     """Runs ingress until the block ends; the drain must be clean."""
-    publish(folder / "directory", [document or domain(), certificate()], "1")
+    publish(folder / "directory", [*(documents or [domain()]), certificate()], "1")
     names = ("submission", "tls", "relay")
     listen = {f"listen_{name}": f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
     signer, delivery = f"unix:{folder}/signer.sock", f"unix:{folder}/delivery.sock"
@@ -238,11 +238,11 @@ async def ingress(folder: pathlib.Path, document: Domain | None = None, **settin
             running.stopping.request()
 
 
-def run(folder: pathlib.Path, scenario: Callable[[Running], Awaitable[None]], document: Domain | None = None, **settings: Any) -> None:
+def run(folder: pathlib.Path, scenario: Callable[[Running], Awaitable[None]], *documents: Domain, **settings: Any) -> None:
     """A scenario against an ingress of its own."""
 
     async def main() -> None:
-        async with ingress(folder, document, **settings) as running:
+        async with ingress(folder, *documents, **settings) as running:
             await scenario(running)
 
     asyncio.run(main())

@@ -226,7 +226,7 @@ def test_a_priority_is_for_credentials_that_may_ask_for_it(tmp_path: pathlib.Pat
         assert (await other.message_data(HELLO)).startswith("250")
         assert running.spool.messages[0][0].options.priority == 4
 
-    run(tmp_path, scenario, document=domain(credentials=credentials))
+    run(tmp_path, scenario, domain(credentials=credentials))
 
 
 def test_the_limit_of_recipients_is_announced_and_kept(tmp_path: pathlib.Path) -> None:

@@ -60,7 +60,7 @@ def test_the_table_of_refusals_is_the_code() -> None:
 
 @pytest.mark.parametrize("line", [b"EXPN x", b"ETRN x", b"ATRN", b"TURN", b"HELP", b"", b"\xff", b"GET / HTTP/1.1"])
 def test_commands_that_are_not_there_are_said_so(line: bytes) -> None:
-    dialogue = Dialogue(Offer(Kind.SUBMISSION, "mta.d.example", 1000, 10, 10), [], tls=True, tls_offered=True)
+    dialogue = Dialogue(Offer(Kind.SUBMISSION, "mta.d.example", 1000, 10, 10), [], tls_offered=True)
     action = dialogue.command(line, 0)
     reply = getattr(action, "reply", None)
     assert isinstance(reply, Reply)
@@ -68,7 +68,7 @@ def test_commands_that_are_not_there_are_said_so(line: bytes) -> None:
 
 
 def test_vrfy_neither_confirms_nor_denies() -> None:
-    dialogue = Dialogue(Offer(Kind.SUBMISSION, "mta.d.example", 1000, 10, 10), [], tls=True, tls_offered=True)
+    dialogue = Dialogue(Offer(Kind.SUBMISSION, "mta.d.example", 1000, 10, 10), [], tls_offered=True)
     reply = getattr(dialogue.command("VRFY <ü@d.example> SMTPUTF8".encode(), 0), "reply", None)
     assert isinstance(reply, Reply)
     assert (reply.code, reply.enhanced) == (252, "2.5.0")

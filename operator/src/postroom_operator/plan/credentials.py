@@ -4,8 +4,9 @@ The state stands beside the directory document as verifiers, never as passwords.
 means a new verifier, and with an overlap the former one stays valid for that long.
 """
 
+import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ class Held:
     username: str
     verifier: Verifier = field(repr=False)
     previous: tuple[tuple[Verifier, datetime], ...] = field(default=(), repr=False)  # with the end of its validity
+    given: Verifier | None = field(default=None, repr=False)  # of the Secret's previousPassword
 
 
 def source_of(secret: Object) -> str:
@@ -33,19 +35,24 @@ def source_of(secret: Object) -> str:
     return f"{secret['metadata']['uid']}/{secret['metadata']['resourceVersion']}"
 
 
-def renewed(held: Held | None, source: str, login: tuple[str, Verifier], overlap: timedelta, now: datetime) -> Held:
-    """After the Secret has changed."""
-    username, verifier = login
+def renewed(held: Held | None, source: str, login: tuple[str, Verifier, Verifier | None], overlap: timedelta, now: datetime) -> Held:
+    """After the Secret has changed; `login` is its user name and the verifiers of its password and previousPassword."""
+    username, verifier, given = login
     previous = held.previous if held is not None else ()
     if held is not None and overlap and held.username == username:
         previous = ((held.verifier, now + overlap), *previous)
     # Two rotations within one overlap are as many as anybody means.
-    return without_expired(Held(source, username, verifier, previous[:2]), now)
+    return without_expired(Held(source, username, verifier, previous[:2], given), now)
 
 
 def without_expired(held: Held, now: datetime) -> Held:
     """Only what is valid now."""
-    return Held(held.source, held.username, held.verifier, tuple((verifier, until) for verifier, until in held.previous if until > now))
+    return replace(held, previous=tuple((verifier, until) for verifier, until in held.previous if until > now))
+
+
+def salt_of(held: Held | None, username: str) -> bytes | None:
+    """The SCRAM salt that new passwords of the user name must take on, see postroom_operator.verifiers; None for a first one."""
+    return base64.b64decode(held.verifier.scram.salt) if held is not None and held.username == username else None
 
 
 def overlap_of(entry: Object) -> timedelta:
@@ -83,6 +90,7 @@ def dump(held: dict[str, Held]) -> str:
                 "username": found.username,
                 "verifier": found.verifier.model_dump(),
                 "previous": [{"verifier": verifier.model_dump(), "until": stamp(until)} for verifier, until in found.previous],
+                "given": found.given.model_dump() if found.given is not None else None,
             }
             for name, found in sorted(held.items())
         },
@@ -100,4 +108,5 @@ def load(text: str) -> dict[str, Held]:
 
 def _held(found: dict[str, Any]) -> Held:
     previous = tuple((Verifier.model_validate(entry["verifier"]), moment(entry["until"])) for entry in found["previous"])
-    return Held(found["source"], found["username"], Verifier.model_validate(found["verifier"]), previous)
+    given = Verifier.model_validate(found["given"]) if found.get("given") is not None else None
+    return Held(found["source"], found["username"], Verifier.model_validate(found["verifier"]), previous, given)

@@ -7,9 +7,13 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from postroom_core.address import is_domain
-from postroom_core.documents import Client, Credential, Domain, DomainLimits, SenderDomain
+from postroom_core.documents import Client, ClientCertificate, Credential, Domain, SenderDomain, ServiceAccount, Verifier
 from postroom_operator.plan.findings import Lookup, Passwords, Path, Problem, SecretKey
+from postroom_operator.plan.limits import compile_limits
 from postroom_operator.resources import Resource
 
 
@@ -59,7 +63,7 @@ class _Compiler:
                 "signed": "dkim" in spec,
                 "credentials": tuple(credential for credential in credentials if credential is not None),
                 "clients": tuple(client for client in clients if client is not None),
-                "limits": self._limits(spec.get("limits", {})),
+                "limits": compile_limits(spec.get("limits", {}), ("limits",), self._problems),
             }
         )
         self._compiled.problems = self._problems
@@ -67,17 +71,6 @@ class _Compiler:
 
     def _problem(self, path: Path, text: str) -> None:
         self._problems.append(Problem(path, text))
-
-    def _limits(self, limits: dict[str, Any]) -> DomainLimits:
-        hour, day = limits.get("messagesPerHour"), limits.get("messagesPerDay")
-        if hour is not None and day is not None and hour > day:
-            self._problem(("limits", "messagesPerHour"), "messagesPerHour exceeds messagesPerDay")
-        return DomainLimits(
-            messages_per_hour=hour,
-            messages_per_day=day,
-            max_message_bytes=limits.get("maxMessageBytes"),
-            max_recipients_per_message=limits.get("maxRecipientsPerMessage"),
-        )
 
     def _senders(self, path: Path, patterns: list[str]) -> tuple[str, ...]:
         for pattern in patterns:
@@ -105,21 +98,25 @@ class _Compiler:
         senders = self._senders(path, credential["allowedSenders"])
         networks = self._networks((*path, "allowedSourceCIDRs"), credential.get("allowedSourceCIDRs", []))
         priorities = self._priorities(path, credential.get("allowedPriorities"))
+        limits = compile_limits(credential.get("limits", {}), (*path, "limits"), self._problems)
+        certificate = self._certificate(path, credential.get("clientCertificate"))
+        accounts = tuple(
+            ServiceAccount(namespace=account.get("namespace", self._resource.namespace), name=account["name"])
+            for account in credential.get("serviceAccounts", [])
+        )
         login = self._login(path, credential)
         if login is None or len(self._problems) > before:
             return None
-        verifier = self._passwords.verifiers.get(login)
-        if verifier is None:
-            self._compiled.wanted_verifiers.append(login)
-            return None
-        verifiers = (verifier, *self._passwords.previous.get(login[0], ()))
         return Credential(
             name=credential["name"],
             username=login[0],
-            verifiers=verifiers,
+            verifiers=login[1],
             allowed_senders=senders,
             allowed_source_cidrs=networks,
             priorities=priorities,
+            service_accounts=accounts,
+            client_certificate=certificate,
+            limits=limits,
         )
 
     def _priorities(self, path: Path, allowed: dict[str, int] | None) -> tuple[int, int] | None:
@@ -129,7 +126,12 @@ class _Compiler:
             self._problem((*path, "allowedPriorities"), "min exceeds max")
         return allowed["min"], allowed["max"]
 
-    def _login(self, path: Path, credential: dict[str, Any]) -> tuple[str, str] | None:
+    def _login(self, path: Path, credential: dict[str, Any]) -> tuple[str, tuple[Verifier, ...]] | None:
+        """User name and verifiers; None while the Secret or a verifier is still to be made, or with a problem."""
+        if "secretRef" not in credential:
+            if not credential.get("serviceAccounts") and "clientCertificate" not in credential:
+                self._problem(path, "one of secretRef, serviceAccounts and clientCertificate is needed: how else could it be proven")
+            return f"{credential['name']}@{self._domain}", ()
         key = (self._resource.namespace, credential["secretRef"]["name"])
         secret = self._secret(key)
         if secret is None:
@@ -140,4 +142,25 @@ class _Compiler:
             self._problem((*path, "secretRef"), f"the Secret {key[1]} has no username or no password")
             return None
         self._compiled.logins[credential["name"]] = (username, key)
-        return username, password
+        verifiers = self._verifiers(username, [password, *filter(None, [secret.data.get("previousPassword")])])
+        return (username, verifiers) if verifiers else None
+
+    def _verifiers(self, username: str, passwords: list[str]) -> tuple[Verifier, ...]:
+        """Of every password that is valid now, the newest first; empty while one is still to be made."""
+        found = [self._passwords.verifiers.get((username, password)) for password in passwords]
+        self._compiled.wanted_verifiers += [(username, password) for password, verifier in zip(passwords, found, strict=True) if verifier is None]
+        ready = tuple(verifier for verifier in found if verifier is not None)
+        return (*ready, *self._passwords.previous.get(username, ())) if len(ready) == len(passwords) else ()
+
+    def _certificate(self, path: Path, wanted: dict[str, Any] | None) -> ClientCertificate | None:
+        if wanted is None:
+            return None
+        name = wanted["authorityRef"]["name"]
+        secret = self._secret((self._resource.namespace, name))
+        try:
+            authorities = x509.load_pem_x509_certificates((secret.data.get("ca.crt", "") if secret is not None else "").encode())
+        except ValueError:
+            self._problem((*path, "clientCertificate", "authorityRef"), f"no Secret {name} with certificates in PEM under ca.crt")
+            return None
+        pem = "".join(authority.public_bytes(Encoding.PEM).decode() for authority in authorities)
+        return ClientCertificate(authorities=pem, names=tuple(wanted["names"]))

@@ -5,7 +5,7 @@ from typing import Any
 
 from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost, TlsRule
 from postroom_core.replyrule import Action, Class, compile_pattern
-from postroom_operator.plan import durations
+from postroom_operator.plan import durations, limits
 from postroom_operator.plan.findings import Lookup, Problem
 from postroom_operator.resources import Resource
 
@@ -31,9 +31,10 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
     document = Pool(
         name=pool_name(resource),
         retry=_retry(spec["retry"], problems),
-        destination_limits=tuple(_limit(limit) for limit in spec.get("destinationLimits", [])),
+        destination_limits=tuple(_limit(entry) for entry in spec.get("destinationLimits", [])),
         routes=tuple(route for route in routes if route is not None),
         tls_rules=tuple(_tls_rule(rule) for rule in spec.get("tls", [])),
+        tenant_limits=limits.compile_limits(spec.get("tenantLimits", {}), ("tenantLimits",), problems),
         reply_rules=tuple(_reply_rule(index, rule, problems) for index, rule in enumerate(spec.get("replyRules", []))),
     )
     return CompiledPool(document, tuple(problems))

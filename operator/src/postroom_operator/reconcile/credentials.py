@@ -1,6 +1,7 @@
 """Credentials of one MailDomain: reads the tenant's Secrets, makes absent ones, renews passwords, derives verifiers. Passwords stop here."""
 
 import asyncio
+import base64
 import secrets as random
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -62,6 +63,10 @@ async def gather(world: World, owner: Owner, spec: Object) -> Gathered:
     gathered = Gathered()
     known = _known(world, owner.uid, spec["domainName"])
     for entry in spec.get("credentials", []):
+        if "clientCertificate" in entry:
+            await _authority(world, owner, entry["clientCertificate"]["authorityRef"]["name"], gathered)
+        if "secretRef" not in entry:
+            continue
         try:
             secret = await _ensured(world, owner, spec["domainName"], entry)
         except Forbidden as error:
@@ -120,11 +125,30 @@ async def _take(world: World, owner: Owner, entry: Object, found: tuple[Object, 
         return
     now, source = world.now(), plan.source_of(secret)
     if held is None or held.source != source:
-        verifier = await asyncio.to_thread(verifiers.derive, password)
-        held = plan.renewed(held, source, (username, verifier), plan.overlap_of(entry), now)
+        verifier = await asyncio.to_thread(verifiers.derive, password, plan.salt_of(held, username))
+        held = plan.renewed(held, source, (username, verifier, await _given(data, verifier)), plan.overlap_of(entry), now)
     held = gathered.held[entry["name"]] = plan.without_expired(held, now)
     gathered.verifiers[(username, password)] = held.verifier
+    if held.given is not None:
+        gathered.verifiers[(username, data["previousPassword"])] = held.given
     gathered.previous[username] = tuple(verifier for verifier, _ in held.previous)
     moments = [until - now for _, until in held.previous]
     due = plan.renewal(entry, secret, now)
     gathered.wake_in = min([gathered.wake_in, *moments, *([due] if due is not None else [])])
+
+
+async def _given(data: dict[str, str], verifier: Verifier) -> Verifier | None:
+    """Of a Secret's previousPassword, with the salt of the password's."""
+    former = data.get("previousPassword", "")
+    return await asyncio.to_thread(verifiers.derive, former, base64.b64decode(verifier.scram.salt)) if former else None
+
+
+async def _authority(world: World, owner: Owner, name: str, gathered: Gathered) -> None:
+    """The Secret with the authorities of client certificates."""
+    try:
+        secret = await read(world, owner.namespace, name)
+    except Forbidden as error:
+        gathered.missing.append(f"Secret {owner.namespace}/{name}: {error}")
+        return
+    if secret is not None:
+        gathered.secrets[owner.namespace, name] = Secret(name, owner.namespace, {"ca.crt": decoded(secret).get("ca.crt", "")})

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17postroom/v1/spool.proto\x12\x0bpostroom.v1\"d\n\x0c\x45nqueueChunk\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.postroom.v1.Envelope\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x1d\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x10.postroom.v1.End\"\xda\x02\n\x08\x45nvelope\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\ncredential\x18\x05 \x01(\t\x12\x14\n\x0creverse_path\x18\x06 \x01(\t\x12*\n\nrecipients\x18\x07 \x03(\x0b\x32\x16.postroom.v1.Recipient\x12\x0b\n\x03ret\x18\x08 \x01(\t\x12\r\n\x05\x65nvid\x18\t \x01(\t\x12\x16\n\x0ereceived_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x63lient_address\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12*\n\nallowances\x18\r \x03(\x0b\x32\x16.postroom.v1.Allowance\x12)\n\x07options\x18\x0e \x01(\x0b\x32\x18.postroom.v1.MailOptions\"\xb5\x01\n\x0bMailOptions\x12\x10\n\x08smtputf8\x18\x01 \x01(\x08\x12\x13\n\x0brequire_tls\x18\x02 \x01(\x08\x12\x14\n\x0ctls_optional\x18\x03 \x01(\x08\x12\x0e\n\x06\x62inary\x18\x04 \x01(\x08\x12\x15\n\rhold_until_ms\x18\x05 \x01(\x03\x12\x15\n\rdeliver_by_ms\x18\x06 \x01(\x03\x12\x19\n\x11\x64\x65liver_by_return\x18\x07 \x01(\x08\x12\x10\n\x08priority\x18\x08 \x01(\x05\"A\n\tAllowance\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x16\n\x0ewindow_seconds\x18\x02 \x01(\x03\x12\x0f\n\x07maximum\x18\x03 \x01(\x03\";\n\tRecipient\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06notify\x18\x02 \x03(\t\x12\r\n\x05orcpt\x18\x03 \x01(\t\"A\n\x03\x45nd\x12\x14\n\x0cheader_block\x18\x01 \x01(\x0c\x12\x11\n\tbody_size\x18\x02 \x01(\x03\x12\x11\n\teight_bit\x18\x03 \x01(\x08\"B\n\x13\x45nqueueBatchRequest\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.postroom.v1.EnqueueChunk\"G\n\x14\x45nqueueBatchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.postroom.v1.EnqueueResponse\"n\n\x0f\x45nqueueResponse\x12)\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x15.postroom.v1.AcceptedH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.postroom.v1.ReplyH\x00\x42\t\n\x07outcome\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"5\n\x05Reply\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xa2\x01\n\x05Spool\x12\x44\n\x07\x45nqueue\x12\x19.postroom.v1.EnqueueChunk\x1a\x1c.postroom.v1.EnqueueResponse(\x01\x12S\n\x0c\x45nqueueBatch\x12 .postroom.v1.EnqueueBatchRequest\x1a!.postroom.v1.EnqueueBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17postroom/v1/spool.proto\x12\x0bpostroom.v1\"d\n\x0c\x45nqueueChunk\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.postroom.v1.Envelope\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x1d\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x10.postroom.v1.End\"\xda\x02\n\x08\x45nvelope\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x12\n\ncredential\x18\x05 \x01(\t\x12\x14\n\x0creverse_path\x18\x06 \x01(\t\x12*\n\nrecipients\x18\x07 \x03(\x0b\x32\x16.postroom.v1.Recipient\x12\x0b\n\x03ret\x18\x08 \x01(\t\x12\r\n\x05\x65nvid\x18\t \x01(\t\x12\x16\n\x0ereceived_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x63lient_address\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12*\n\nallowances\x18\r \x03(\x0b\x32\x16.postroom.v1.Allowance\x12)\n\x07options\x18\x0e \x01(\x0b\x32\x18.postroom.v1.MailOptions\"\xb5\x01\n\x0bMailOptions\x12\x10\n\x08smtputf8\x18\x01 \x01(\x08\x12\x13\n\x0brequire_tls\x18\x02 \x01(\x08\x12\x14\n\x0ctls_optional\x18\x03 \x01(\x08\x12\x0e\n\x06\x62inary\x18\x04 \x01(\x08\x12\x15\n\rhold_until_ms\x18\x05 \x01(\x03\x12\x15\n\rdeliver_by_ms\x18\x06 \x01(\x03\x12\x19\n\x11\x64\x65liver_by_return\x18\x07 \x01(\x08\x12\x10\n\x08priority\x18\x08 \x01(\x05\"_\n\tAllowance\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x16\n\x0ewindow_seconds\x18\x02 \x01(\x03\x12\x0f\n\x07maximum\x18\x03 \x01(\x03\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x03\x12\x0c\n\x04unit\x18\x05 \x01(\t\";\n\tRecipient\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06notify\x18\x02 \x03(\t\x12\r\n\x05orcpt\x18\x03 \x01(\t\"A\n\x03\x45nd\x12\x14\n\x0cheader_block\x18\x01 \x01(\x0c\x12\x11\n\tbody_size\x18\x02 \x01(\x03\x12\x11\n\teight_bit\x18\x03 \x01(\x08\"B\n\x13\x45nqueueBatchRequest\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.postroom.v1.EnqueueChunk\"G\n\x14\x45nqueueBatchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.postroom.v1.EnqueueResponse\"n\n\x0f\x45nqueueResponse\x12)\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x15.postroom.v1.AcceptedH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.postroom.v1.ReplyH\x00\x42\t\n\x07outcome\"\x1e\n\x08\x41\x63\x63\x65pted\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"5\n\x05Reply\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t2\xa2\x01\n\x05Spool\x12\x44\n\x07\x45nqueue\x12\x19.postroom.v1.EnqueueChunk\x1a\x1c.postroom.v1.EnqueueResponse(\x01\x12S\n\x0c\x45nqueueBatch\x12 .postroom.v1.EnqueueBatchRequest\x1a!.postroom.v1.EnqueueBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAILOPTIONS']._serialized_start=492
   _globals['_MAILOPTIONS']._serialized_end=673
   _globals['_ALLOWANCE']._serialized_start=675
-  _globals['_ALLOWANCE']._serialized_end=740
-  _globals['_RECIPIENT']._serialized_start=742
-  _globals['_RECIPIENT']._serialized_end=801
-  _globals['_END']._serialized_start=803
-  _globals['_END']._serialized_end=868
-  _globals['_ENQUEUEBATCHREQUEST']._serialized_start=870
-  _globals['_ENQUEUEBATCHREQUEST']._serialized_end=936
-  _globals['_ENQUEUEBATCHRESPONSE']._serialized_start=938
-  _globals['_ENQUEUEBATCHRESPONSE']._serialized_end=1009
-  _globals['_ENQUEUERESPONSE']._serialized_start=1011
-  _globals['_ENQUEUERESPONSE']._serialized_end=1121
-  _globals['_ACCEPTED']._serialized_start=1123
-  _globals['_ACCEPTED']._serialized_end=1153
-  _globals['_REPLY']._serialized_start=1155
-  _globals['_REPLY']._serialized_end=1208
-  _globals['_SPOOL']._serialized_start=1211
-  _globals['_SPOOL']._serialized_end=1373
+  _globals['_ALLOWANCE']._serialized_end=770
+  _globals['_RECIPIENT']._serialized_start=772
+  _globals['_RECIPIENT']._serialized_end=831
+  _globals['_END']._serialized_start=833
+  _globals['_END']._serialized_end=898
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_start=900
+  _globals['_ENQUEUEBATCHREQUEST']._serialized_end=966
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_start=968
+  _globals['_ENQUEUEBATCHRESPONSE']._serialized_end=1039
+  _globals['_ENQUEUERESPONSE']._serialized_start=1041
+  _globals['_ENQUEUERESPONSE']._serialized_end=1151
+  _globals['_ACCEPTED']._serialized_start=1153
+  _globals['_ACCEPTED']._serialized_end=1183
+  _globals['_REPLY']._serialized_start=1185
+  _globals['_REPLY']._serialized_end=1238
+  _globals['_SPOOL']._serialized_start=1241
+  _globals['_SPOOL']._serialized_end=1403
 # @@protoc_insertion_point(module_scope)

@@ -175,21 +175,29 @@ class Allowance(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """for example "domain:example.com" """
     window_seconds: _builtins.int
     maximum: _builtins.int
-    """messages per window"""
+    """per window"""
+    amount: _builtins.int
+    """what this message counts; 0 is 1"""
+    unit: _builtins.str
+    """"messages" or "recipients", "" is messages"""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         window_seconds: _builtins.int = ...,
         maximum: _builtins.int = ...,
+        amount: _builtins.int = ...,
+        unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "maximum", b"maximum", "window_seconds", b"window_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "key", b"key", "maximum", b"maximum", "unit", b"unit", "window_seconds", b"window_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

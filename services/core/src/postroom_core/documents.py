@@ -44,15 +44,47 @@ class Verifier(Document):
     scrypt: ScryptVerifier
 
 
+class ServiceAccount(Document):
+    """A ServiceAccount of Kubernetes whose tokens count as the credential."""
+
+    namespace: str
+    name: str
+
+
+class ClientCertificate(Document):
+    """TLS client certificates that count as the credential: issued by one of `authorities` (PEM), with one of `names`."""
+
+    authorities: str
+    names: tuple[str, ...] = Field(min_length=1)
+
+
+class Limits(Document):
+    """None: no limit of this kind. Windows are the hours and days of UTC."""
+
+    messages_per_hour: int | None = None
+    messages_per_day: int | None = None
+    recipients_per_hour: int | None = None
+    recipients_per_day: int | None = None
+    max_message_bytes: int | None = None
+    max_recipients_per_message: int | None = None
+    max_connections: int | None = None
+
+
 class Credential(Document):
-    """Who may submit with AUTH. `allowed_senders` are addresses or `*@domain`, lower-case domains."""
+    """Who may submit with AUTH. `allowed_senders` are addresses or `*@domain`, lower-case domains.
+
+    It is proven by a password (`verifiers`: several while one replaces another), a ServiceAccount's token or a client certificate.
+    """
 
     name: str
     username: str
-    verifiers: tuple[Verifier, ...]
+    verifiers: tuple[Verifier, ...] = ()
     allowed_senders: tuple[str, ...]
     allowed_source_cidrs: tuple[str, ...] = ()
     priorities: tuple[int, int] | None = None  # RFC 6710: least and greatest MT-PRIORITY that may be asked for; None: none
+    service_accounts: tuple[ServiceAccount, ...] = ()
+    client_certificate: ClientCertificate | None = None
+    limits: Limits = Limits()
 
 
 class Client(Document):
@@ -61,15 +93,6 @@ class Client(Document):
     name: str
     cidrs: tuple[str, ...] = Field(min_length=1)
     allowed_senders: tuple[str, ...]
-
-
-class DomainLimits(Document):
-    """None: no limit of this kind beyond the listener's own."""
-
-    messages_per_hour: int | None = None
-    messages_per_day: int | None = None
-    max_message_bytes: int | None = None
-    max_recipients_per_message: int | None = None
 
 
 class Domain(Document):
@@ -84,7 +107,7 @@ class Domain(Document):
     signed: bool
     credentials: tuple[Credential, ...] = ()
     clients: tuple[Client, ...] = ()
-    limits: DomainLimits = DomainLimits()
+    limits: Limits = Limits()
 
 
 class SenderDomain(Document):
@@ -194,6 +217,7 @@ class Pool(Document):
     destination_limits: tuple[DestinationLimit, ...] = (DestinationLimit(name="default", match=("*",)),)
     routes: tuple[Route, ...] = ()
     reply_rules: tuple[ReplyRule, ...] = ()
+    tenant_limits: Limits = Limits()  # of each tenant's mail through this pool; only the counts per hour and day
 
     tls_rules: tuple[TlsRule, ...] = ()
 

@@ -3,7 +3,7 @@
 from postroom_core.documents import Pool, SenderDomain
 from postroom_core.snapshot import Snapshot
 from postroom_delivery import routing
-from postroom_delivery.spool.model import Key, Limits
+from postroom_delivery.spool.model import Allowance, Key, Limits
 
 
 class Pools:
@@ -36,3 +36,14 @@ class Pools:
         """For the spool's claim; called in the writer's thread, reads only."""
         limit = routing.limit_of(self.get(key.pool), key.destination)
         return Limits(limit.max_connections, limit.messages_per_second, limit.messages_per_connection)
+
+    def allowances(self, pool: str, tenant: str, recipients: int) -> tuple[Allowance, ...]:
+        """What a message with so many recipients counts against the limits that the pool sets each of its tenants."""
+        limits, key = self.get(pool).tenant_limits, f"tenant:{pool}/{tenant}"
+        wanted = (
+            (key, 3600, limits.messages_per_hour, 1, "messages"),
+            (key, 86_400, limits.messages_per_day, 1, "messages"),
+            (f"{key}:recipients", 3600, limits.recipients_per_hour, recipients, "recipients"),
+            (f"{key}:recipients", 86_400, limits.recipients_per_day, recipients, "recipients"),
+        )
+        return tuple(Allowance(key, window, most, amount, unit) for key, window, most, amount, unit in wanted if most is not None)

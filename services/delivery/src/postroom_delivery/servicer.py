@@ -6,6 +6,7 @@ stream that ends leaves nothing behind.
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -103,7 +104,9 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
         expires = retry.expires_at(max(envelope.received_at_ms, envelope.options.hold_until_ms), self._pools.get(envelope.pool).retry)
         with ACCEPT_SECONDS.time():
             named = campaign(chunk.end.header_block, self._campaign_header)
-            refusal = await self._spool.accept(wire.message(envelope, chunk.end, destinations, expires, named), (sequence, chunk.body))
+            message = wire.message(envelope, chunk.end, destinations, expires, named)
+            tenants = self._pools.allowances(message.pool, message.tenant, len(message.recipients))
+            refusal = await self._spool.accept(replace(message, allowances=message.allowances + tenants), (sequence, chunk.body))
         ACCEPTED.labels("refused" if refusal else "accepted").inc()
         return wire.refused(refusal) if refusal else wire.accepted(envelope.message_id)
 

@@ -24,7 +24,7 @@ def message(envelope: spool_pb2.Envelope, end: spool_pb2.End, destinations: dict
         envid=envelope.envid,
         client_address=envelope.client_address,
         traceparent=envelope.traceparent,
-        allowances=tuple(Allowance(a.key, a.window_seconds, a.maximum) for a in envelope.allowances),
+        allowances=tuple(Allowance(a.key, a.window_seconds, a.maximum, a.amount or 1, a.unit or "messages") for a in envelope.allowances),
         options=_options(envelope.options),
         campaign=campaign,
     )

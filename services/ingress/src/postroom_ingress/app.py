@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import secrets
 import sys
 
 import structlog
@@ -16,16 +15,18 @@ from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_core.snapshot import Snapshot
 from postroom_ingress.admission import Limits
+from postroom_ingress.authenticator import Authenticator
 from postroom_ingress.clients import Deliveries, SignerClient
+from postroom_ingress.connections import Connections
 from postroom_ingress.deadlines import Deadlines
 from postroom_ingress.dialogue import Kind, Offer
 from postroom_ingress.listeners import Listeners, Port
-from postroom_ingress.passwords import Passwords
 from postroom_ingress.policy import Policy
 from postroom_ingress.reception import Services
 from postroom_ingress.session import Listener
 from postroom_ingress.settings import Settings
 from postroom_ingress.tls import Tls
+from postroom_ingress.tokens import Issuer, Tokens
 
 log = structlog.get_logger(__name__)
 # A transaction that is past DATA gets this long; Kubernetes' usual grace is 30 s, ours is set to more.
@@ -49,6 +50,7 @@ class State:
     def replace(self, snapshot: Snapshot) -> None:
         self.policy = Policy(snapshot)
         self.tls.replace(snapshot.of(Certificate).values())
+        self.tls.trust(self.policy.authorities)
         self._spool.retain({domain.delivery_target for domain in snapshot.of(Domain).values()})
         self.missing = "no certificate yet" if self._needs_certificate and self.tls.current() is None else ""
         if not self.missing:
@@ -88,6 +90,14 @@ def deadlines(settings: Settings) -> Deadlines:
     return Deadlines(least_rate=settings.least_rate, **{name: getattr(settings, f"{name}_seconds") for name in configured})
 
 
+def tokens(settings: Settings, clock: SystemClock) -> Tokens | None:
+    """None when no issuer is configured."""
+    if not settings.token_issuer:
+        return None
+    where = (settings.token_keys, settings.token_ca_file, settings.token_bearer_file)
+    return Tokens(Issuer(settings.token_issuer, settings.token_audience, *where), clock)
+
+
 async def run(settings: Settings, stopping: Stopping) -> None:
     """Until asked to stop. Exits with status 3 and one line when a port is taken or the configuration cannot be used."""
     try:
@@ -117,14 +127,25 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         asking = asyncio.create_task(supervised("health", lambda: state.keep_asking(signer)))
         stack.callback(asking.cancel)
         services = Services(SignerClient(signer), spool, clock, deadlines(settings))
-        passwords, secret = Passwords(clock), secrets.token_bytes(32)
+        authenticator = Authenticator(lambda: state.policy, clock, tokens(settings, clock), settings.error_seconds)
+        connections = Connections()
         if not await _either(state.loaded, stopping):
             return
         limits = Limits(settings.max_connections, settings.max_connections_per_address, settings.max_connections_per_minute)
         listeners = Listeners(limits, tuple(map(ipaddress.ip_network, settings.proxy_networks)), clock)
         for kind, port in ports(settings):
             offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds)
-            await listeners.open(port, Listener(offer, lambda: state.policy, state.tls.current, passwords, services, secret))
+            listener = Listener(
+                offer=offer,
+                policy=lambda: state.policy,
+                tls=state.tls.current,
+                end_point=state.tls.end_point,
+                secret=state.tls.secret,
+                authenticator=authenticator,
+                connections=connections,
+                services=services,
+            )
+            await listeners.open(port, listener)
         listening = True
         log.info("ingress is serving", listeners=repr(listeners))
         await stopping.wait()

@@ -265,7 +265,10 @@ def _wire(envelope: Envelope) -> spool_pb2.Envelope:
         received_at_ms=envelope.received_at,
         client_address=envelope.client_address,
         traceparent=envelope.traceparent,
-        allowances=[spool_pb2.Allowance(key=key, window_seconds=window, maximum=most) for key, window, most in envelope.allowances],
+        allowances=[
+            spool_pb2.Allowance(key=a.key, window_seconds=a.window_seconds, maximum=a.maximum, amount=a.amount, unit=a.unit)
+            for a in envelope.allowances
+        ],
         options=_options(envelope.options),
     )
 

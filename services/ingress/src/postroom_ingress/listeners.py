@@ -102,6 +102,7 @@ class Listeners:
     async def _arrive(self, connected: socket.socket, address: str, port: Port, listener: Listener) -> None:
         """One connection from accept() to its end."""
         admitted: str | None = None
+        ours = True
         try:
             client = await self._client(connected, address, port, listener)
             refusal = self._admission.admit(client.address, self._clock.monotonic())
@@ -111,11 +112,13 @@ class Listeners:
                 _refuse(connected, refusal, port)
                 return
             admitted = client.address
+            ours = False  # asyncio's now: it closes when what was written has been sent; closed by us, its number would be another connection's
             await self._session(await _connection(connected, port, listener), client, listener)
         except TurnedAway as reason:
             TURNED_AWAY.labels(str(reason)).inc()
         finally:
-            connected.close()
+            if ours:
+                connected.close()
             self._admission.leave(admitted)
             OPEN.set(self._admission.total)
 

@@ -1,4 +1,4 @@
-"""Checking passwords of PLAIN and LOGIN against scrypt verifiers, without stopping the event loop and without doing the work twice.
+"""Checking passwords of PLAIN, LOGIN and HTTP against scrypt verifiers, without stopping the event loop and without doing the work twice.
 
 scrypt costs some 50 ms and 16 MiB by design. It runs in threads, at most two at once, and a right password is remembered for some minutes as a
 keyed digest that also covers the verifier, so that a changed password is forgotten at once. Never stores or logs a password.
@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from postroom_core.clock import Clock
 from postroom_core.documents import ScryptVerifier, Verifier
@@ -36,19 +36,29 @@ class Passwords:
             salt=base64.b64encode(secrets.token_bytes(16)).decode(), n=2**14, r=8, p=1, key=base64.b64encode(bytes(32)).decode()
         )
 
-    async def right(self, verifiers: Sequence[Verifier], password: str) -> bool:
-        """Whether one of the verifiers fits; none at all (an unknown user) takes as long as a wrong password."""
+    def digest(self, *parts: str) -> bytes:
+        """Identifies a user name and password within this process, and says nothing about them outside of it."""
+        return hmac.digest(self._key, "\0".join(parts).encode("utf-8", "surrogatepass"), "sha256")
+
+    def remembered(self, verifiers: Sequence[Verifier], password: str) -> bool:
+        """Whether the password was right lately; costs nothing."""
+        now = self._clock.monotonic()
+        return any(self._known.get(self.digest(verifier.scrypt.key, password), 0.0) > now for verifier in verifiers)
+
+    async def right(self, verifiers: Sequence[Verifier], password: str, allowed: Callable[[], bool]) -> bool:
+        """Whether one of the verifiers fits; none at all (an unknown user) takes as long as a wrong password.
+
+        `allowed` is asked when the turn comes: what waited behind too many wrong passwords is not checked any more.
+        """
         if len(password) > LONGEST:
             return False
-        for verifier in [v.scrypt for v in verifiers] or [self._nobody]:
-            digest = hmac.digest(self._key, f"{verifier.key}\0{password}".encode(), "sha256")
-            if self._known.get(digest, 0.0) > self._clock.monotonic():
-                return True
-            async with self._room:
-                fits = await asyncio.to_thread(_fits, verifier, password)
-            if fits and verifier is not self._nobody:
-                self._remember(digest)
-                return True
+        async with self._room:
+            if not allowed():
+                return False
+            for verifier in [v.scrypt for v in verifiers] or [self._nobody]:
+                if await asyncio.to_thread(_fits, verifier, password) and verifier is not self._nobody:
+                    self._remember(self.digest(verifier.key, password))
+                    return True
         return False
 
     def _remember(self, digest: bytes) -> None:
@@ -60,5 +70,7 @@ class Passwords:
 def _fits(verifier: ScryptVerifier, password: str) -> bool:
     wanted = base64.b64decode(verifier.key)
     salt = base64.b64decode(verifier.salt)
-    made = hashlib.scrypt(password.encode(), salt=salt, n=verifier.n, r=verifier.r, p=verifier.p, maxmem=_MEMORY, dklen=len(wanted))
+    made = hashlib.scrypt(
+        password.encode("utf-8", "surrogatepass"), salt=salt, n=verifier.n, r=verifier.r, p=verifier.p, maxmem=_MEMORY, dklen=len(wanted)
+    )
     return hmac.compare_digest(made, wanted)

@@ -6,13 +6,16 @@ the envelope and in From alike, and nothing else; an address being private says 
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cryptography import x509
 
 from postroom_core.address import Mailbox, matches
-from postroom_core.documents import Credential, Domain
+from postroom_core.documents import Credential, Domain, Limits
 from postroom_core.headers import Field, MalformedHeader, from_address
 from postroom_core.reply import Reply
 from postroom_core.snapshot import Snapshot
+from postroom_ingress import certificates
 from postroom_ingress.options import Wishes
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,18 +26,23 @@ WRONG_FROM = Reply(550, "5.7.1", "You are not allowed to send with this From add
 HOLD_DENIED = Reply(550, "5.7.1", "Only authenticated clients may ask for a later release")
 PRIORITY_DENIED = Reply(550, "5.7.1", "You are not allowed to ask for this priority")
 PAUSED = Reply(450, "4.7.1", "Sending for this domain is paused, try again later")
-WRONG_SOURCE = Reply(535, "5.7.8", "Authentication failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who sends: the domain it belongs to, its name for records, the senders it may use."""
+    """Who sends: the domain it belongs to, its name for records, the senders it may use, its own limits beside the domain's."""
 
     domain: Domain
     name: str
     allowed_senders: tuple[str, ...]
     authenticated: bool
     priorities: tuple[int, int] | None = None  # RFC 6710: what it may ask for
+    limits: Limits = field(default_factory=Limits)
+
+    def least(self, name: str) -> int | None:
+        """The smaller of the identity's and the domain's limit of this name, None when there is neither."""
+        found = [limit for limits in (self.limits, self.domain.limits) if (limit := getattr(limits, name)) is not None]
+        return min(found, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,13 @@ class Policy:
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         domains = snapshot.of(Domain) if snapshot is not None else {}
-        self._logins = {c.username: Login(domain, c) for domain in domains.values() for c in domain.credentials}
+        logins = [Login(domain, credential) for domain in domains.values() for credential in domain.credentials]
+        self._logins = {login.credential.username: login for login in logins if login.credential.verifiers}
+        self._accounts: dict[tuple[str, str], list[Login]] = {}
+        for login in logins:
+            for account in login.credential.service_accounts:
+                self._accounts.setdefault((account.namespace, account.name), []).append(login)
+        self._certified = [login for login in logins if login.credential.client_certificate is not None]
         self._clients: list[tuple[_Network, Identity]] = [
             (ipaddress.ip_network(cidr), Identity(domain, client.name, client.allowed_senders, authenticated=False))
             for domain in domains.values()
@@ -59,12 +73,32 @@ class Policy:
         ]
 
     def login(self, username: str) -> Login | None:
-        """The credential that a user name means."""
+        """The credential that a user name with a password means."""
         return self._logins.get(username)
+
+    def of_service_account(self, namespace: str, name: str, username: str) -> Login | None:
+        """The credential that a ServiceAccount may use; `username` chooses among several and must be right when it is given."""
+        return _chosen(self._accounts.get((namespace, name), []), username)
+
+    def of_certificate(self, certificate: x509.Certificate, username: str) -> Login | None:
+        """The credential that a client certificate is for; `username` as above."""
+        rules = [(login, login.credential.client_certificate) for login in self._certified]
+        return _chosen([login for login, rule in rules if rule is not None and certificates.fits(rule, certificate)], username)
+
+    @property
+    def authorities(self) -> str:
+        """The authorities of client certificates, PEM; "" when no credential wants one."""
+        return certificates.authorities(login.credential.client_certificate for login in self._certified if login.credential.client_certificate)
 
     def clients_at(self, address: str) -> list[Identity]:
         """Every client that may send from this address without AUTH; the sender decides which one it is."""
         return [identity for network, identity in self._clients if _inside(address, [network])]
+
+
+def _chosen(logins: list[Login], username: str) -> Login | None:
+    """The only one, or the one that is named."""
+    found = [login for login in logins if username in ("", login.credential.username)]
+    return found[0] if len(found) == 1 else None
 
 
 def of_login(login: Login, address: str) -> Identity | None:
@@ -73,7 +107,9 @@ def of_login(login: Login, address: str) -> Identity | None:
     if cidrs and not _inside(address, map(ipaddress.ip_network, cidrs)):
         return None
     credential = login.credential
-    return Identity(login.domain, credential.name, credential.allowed_senders, authenticated=True, priorities=credential.priorities)
+    return Identity(
+        login.domain, credential.name, credential.allowed_senders, authenticated=True, priorities=credential.priorities, limits=credential.limits
+    )
 
 
 def _inside(address: str, networks: Iterable[_Network]) -> bool:

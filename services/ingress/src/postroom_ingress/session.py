@@ -6,7 +6,6 @@ has one, and errors are counted: first they cost time, then the session.
 """
 
 import asyncio
-import base64
 import contextlib
 import ssl
 from collections.abc import Callable
@@ -20,19 +19,19 @@ from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
 from postroom_core.telemetry import span, traceparent
 from postroom_ingress import envelope, sasl
+from postroom_ingress.authenticator import Authenticator
+from postroom_ingress.connections import Connections
 from postroom_ingress.dialogue import Action, Authenticate, Check, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
-from postroom_ingress.passwords import Passwords
-from postroom_ingress.policy import Login, Policy, of_login
+from postroom_ingress.exchange import Exchange, Handshake, handshake
+from postroom_ingress.policy import Identity, Policy
 from postroom_ingress.reception import Order, Pace, Reception, Services
 from postroom_ingress.stamp import Trace
 
 log = structlog.get_logger(__name__)
 SESSIONS = Counter("postroom_ingress_sessions", "Sessions by how they ended", ["end"])
-AUTHENTICATIONS = Counter("postroom_ingress_authentications", "AUTH by outcome", ["outcome"])
 
 # RFC 5321 section 4.5.3.1.4 plus what SIZE, BODY, DSN (RFC 3461: 500 for ORCPT) and AUTH= may add.
 COMMAND_OCTETS = 2048
-AUTH_OCTETS = 12288 + 2  # RFC 4954 section 4
 # Every error over the first costs a second, the hard limit the session; harmless commands (NOOP, VRFY) count too.
 SOFT_ERRORS = 10
 HARD_ERRORS = 20
@@ -42,21 +41,23 @@ MOST_FAILURES = 3
 CLOSING = Reply(421, "4.3.2", "The service is closing, try again soon")
 TIMEOUT = Reply(421, "4.4.2", "Timeout, closing the connection")
 ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
-FAILED = Reply(535, "5.7.8", "Authentication failed")
+FULL = Reply(421, "4.7.0", "Too many connections with this credential, close some first")
 EARLY = Reply(554, "5.5.0", "Data was sent before the reply it had to wait for")
 LONG_LINE = Reply(500, "5.5.2", "The command line is too long")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What all sessions of one listener share. `policy` and `tls` give what is in force now."""
+    """What all sessions of one listener share. `policy`, `tls`, `end_point` and `secret` give what is in force now."""
 
     offer: Offer
     policy: Callable[[], Policy]
     tls: Callable[[], ssl.SSLContext | None]
-    passwords: Passwords
+    end_point: Callable[[ssl.SSLContext], bytes]
+    authenticator: Authenticator
+    connections: Connections
     services: Services
-    secret: bytes
+    secret: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,11 @@ class Session:
         known = listener.offer.kind is Kind.RELAY and client.known_by_address
         clients = listener.policy().clients_at(self._peer) if known else []
         self._watched = listener.offer.kind is Kind.RELAY and not clients
-        self._dialogue = Dialogue(listener.offer, clients, tls=connection.tls is not None, tls_offered=offered)
+        self._dialogue = Dialogue(listener.offer, clients, tls_offered=offered)
+        self._handshake = Handshake()
+        self._counted: Identity | None = None  # against the limits of connections
+        if connection.tls is not None:
+            self._encrypted()
         self._errors = 0
         self._failures = 0
         self._reception: Reception | None = None  # a message of which chunks have come
@@ -99,6 +104,8 @@ class Session:
             end = "lost"
         finally:
             self._abandon()
+            if self._counted is not None:
+                self._listener.connections.leave(self._counted)
             SESSIONS.labels(end).inc()
             self._connection.close()
 
@@ -201,67 +208,31 @@ class Session:
         self._say(Reply(220, "2.0.0", "Ready to start TLS"))
         await self._connection.drain()
         await self._connection.start_tls(context, server_side=True, handshake_seconds=self._deadlines.tls)
-        self._dialogue.tls_started()
+        self._encrypted()
         return True
 
     # AUTH
 
+    def _encrypted(self) -> None:
+        """TLS is in use from now on."""
+        self._handshake = handshake(self._connection, self._listener.end_point)
+        shown = self._handshake.certificate is not None
+        tokens = self._listener.authenticator.has_tokens
+        self._dialogue.tls_started(sasl.mechanisms(self._handshake.binding, certificate=shown, tokens=tokens))
+
     async def _authenticate(self, action: Authenticate) -> bool:
-        policy = self._listener.policy()
-        mechanism: sasl.Plain | sasl.Login | sasl.Scram
-        if action.mechanism == "SCRAM-SHA-256":
-            mechanism = sasl.Scram(lambda name: login.credential.verifiers if (login := policy.login(name)) else (), self._listener.secret)
-        else:
-            mechanism = sasl.Plain() if action.mechanism == "PLAIN" else sasl.Login()
-        step = mechanism.start(action.initial)
-        while isinstance(step, sasl.Challenge):
-            response = await self._challenge(step.data)
-            if isinstance(response, Reply):
-                return await self._answer(Say(response, counts=True))
-            step = mechanism.respond(response)
-        return await self._decide(step, policy)
-
-    async def _challenge(self, data: bytes) -> bytes | Reply:
-        self._connection.write(b"334 " + base64.b64encode(data) + b"\r\n")
-        await self._connection.drain()
-        try:
-            async with asyncio.timeout(self._deadlines.auth):
-                line = await self._connection.line(AUTH_OCTETS)
-        except LineTooLong:
-            return Reply(500, "5.5.6", "The authentication line is too long")
-        if line == b"*":
-            return Reply(501, "5.7.0", "Authentication cancelled")
-        response = sasl.decode(line)
-        return response if response is not None else Reply(501, "5.5.2", "The response is not base64")
-
-    async def _decide(self, step: sasl.CheckPassword | sasl.Proven | sasl.Failed, policy: Policy) -> bool:
-        login: Login | None = None
-        match step:
-            case sasl.Failed(syntax=True):
-                return await self._answer(Say(Reply(501, "5.5.2", "The authentication exchange is malformed"), counts=True))
-            case sasl.CheckPassword(username=username, password=password):
-                found = policy.login(username)
-                if await self._listener.passwords.right(found.credential.verifiers if found else (), password):
-                    login = found
-            case sasl.Proven(username=username):
-                login = policy.login(username)
-        identity = of_login(login, self._peer) if login is not None else None
-        AUTHENTICATIONS.labels("failed" if identity is None else "succeeded").inc()
-        if identity is None:
-            return await self._failed()
-        self._dialogue.authenticated(identity)
-        self._say(Reply(235, "2.7.0", "Authentication succeeded"))
-        return True
-
-    async def _failed(self) -> bool:
-        self._failures += 1
-        log.info("authentication failed", client=self._peer)
-        await asyncio.sleep(self._deadlines.error)
+        exchange = Exchange(self._connection, self._listener.authenticator, self._listener.secret(), self._deadlines.auth)
+        outcome = await exchange.run(action.mechanism, action.initial, self._handshake, self._peer)
+        if isinstance(outcome, Identity) and not self._listener.connections.enter(outcome):
+            outcome = FULL
+        if isinstance(outcome, Identity):
+            self._counted = outcome
+            self._dialogue.authenticated(outcome)
+            return await self._answer(Say(Reply(235, "2.7.0", "Authentication succeeded")))
+        self._failures += outcome.code == 535
         if self._failures >= MOST_FAILURES:
-            self._say(Reply(421, "4.7.0", "Too many failed authentications, closing the connection"))
-            return False
-        self._say(FAILED)
-        return True
+            outcome = Reply(421, "4.7.0", "Too many failed authentications, closing the connection")
+        return await self._answer(Say(outcome, close=outcome.code == 421, counts=outcome.code != 535))
 
     # Content
 

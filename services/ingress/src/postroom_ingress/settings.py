@@ -46,6 +46,12 @@ class Settings(ServiceSettings):
         default=30 * 86_400, ge=0, le=366 * 86_400, description="FUTURERELEASE: 30 days; a message that waits longer is better kept by its sender"
     )
 
+    token_issuer: str = Field(default="", description="whose ServiceAccount tokens count as passwords: its `iss`, an https URL; empty is nobody's")
+    token_audience: str = Field(default="postroom", min_length=1, description="the `aud` that such a token must have")
+    token_keys: str = Field(default="", description="path or URL of the issuer's keys (JWKS); empty finds them by OIDC discovery")
+    token_ca_file: str = Field(default="", description="CA bundle that verifies the server of the keys; empty is the system's")
+    token_bearer_file: str = Field(default="", description="file with a token to ask for the keys with, as Kubernetes wants it")
+
     @field_validator("proxy_listeners", "proxy_networks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -4,6 +4,7 @@ A changed certificate is in force for the next handshake; sessions that are open
 last one of its name stays. What OpenSSL would do and Python's ssl does not let us: shared ticket keys, OCSP stapling; see docs/tls.md.
 """
 
+import hashlib
 import os
 import ssl
 import tempfile
@@ -13,6 +14,7 @@ import structlog
 
 from postroom_core.documents import Certificate
 from postroom_core.errors import Permanent
+from postroom_ingress import bindings
 
 log = structlog.get_logger(__name__)
 # Forward secrecy and AEAD alone (RFC 9325 section 4.2); TLS 1.3 has nothing else. Clients of the last ten years have these.
@@ -27,6 +29,7 @@ class Tls:
         self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
         self._by_hostname: dict[str, ssl.SSLContext] = {}
         self._default: ssl.SSLContext | None = None
+        self._authorities = ""
 
     def __repr__(self) -> str:
         return f"Tls(certificates={len(self._loaded)}, hostnames={len(self._by_hostname)})"
@@ -45,6 +48,31 @@ class Tls:
         self._loaded = loaded
         self._by_hostname = {name.lower(): context for certificate, context in loaded.values() for name in certificate.hostnames}
         self._default = next((context for _, context in loaded.values()), None)
+        self.trust(self._authorities)
+
+    def trust(self, authorities: str) -> None:
+        """From now on clients are asked for a certificate of one of these (PEM), and may do without; "" asks nobody.
+
+        OpenSSL forgets no authority before a restart; that one still counts for a credential is checked at AUTH.
+        """
+        self._authorities = authorities
+        for _, context in self._loaded.values():
+            try:
+                if authorities:
+                    context.load_verify_locations(cadata=authorities)
+            except ssl.SSLError as error:
+                log.error("authorities of client certificates not loaded", reason=str(error.reason))
+            else:
+                context.verify_mode = ssl.CERT_OPTIONAL if authorities else ssl.CERT_NONE
+
+    def end_point(self, context: ssl.SSLContext) -> bytes:
+        """What SCRAM-SHA-256-PLUS binds to on connections of this context."""
+        return next((bindings.end_point(certificate.chain) for certificate, own in self._loaded.values() if own is context), b"")
+
+    def secret(self) -> bytes:
+        """Equal on all replicas and hard to guess: what salts of unknown users are made of. It changes with the default certificate."""
+        first = next((certificate.private_key for certificate, _ in self._loaded.values()), "")
+        return hashlib.sha256(first.encode()).digest()
 
     def current(self) -> ssl.SSLContext | None:
         """For a new handshake; None without any certificate."""
@@ -54,6 +82,7 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate authority of client certificates needs no root
         context.set_ciphers(CIPHERS)
         context.sni_callback = self._choose
         _load(context, certificate)

@@ -39,11 +39,16 @@ class NewRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """At most `maximum` messages of `key` in each window of `window_seconds`, windows counted from the Unix epoch."""
+    """At most `maximum` of `key` in each window of `window_seconds`, windows counted from the Unix epoch; the message counts `amount`.
+
+    `key` begins with whose limit it is (credential:, domain:, tenant:), `unit` (messages, recipients) is for people.
+    """
 
     key: str
     window_seconds: int
     maximum: int
+    amount: int = 1
+    unit: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)

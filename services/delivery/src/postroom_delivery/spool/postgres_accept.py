@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from postroom_core.reply import Reply
+from postroom_delivery.spool import allowances
 from postroom_delivery.spool.model import EventDetail, NewMessage
 from postroom_delivery.spool.postgres_link import Transaction, clean
 
@@ -83,7 +84,7 @@ def _row(message: NewMessage) -> tuple[object, ...]:
 
 
 async def _count(transaction: Transaction, messages: list[NewMessage]) -> dict[str, Reply]:
-    """Counts each message against all of its allowances, or none; the refusal tells the seconds until the full window ends."""
+    """Counts each message against all of its allowances, or none."""
     keys = sorted({(allowance.key, allowance.window_seconds) for message in messages for allowance in message.allowances})
     if not keys:
         return {}
@@ -92,18 +93,12 @@ async def _count(transaction: Transaction, messages: list[NewMessage]) -> dict[s
     used = {(row["key"], row["window_seconds"]): (row["window_number"], row["messages"]) for row in rows}
     refused: dict[str, Reply] = {}
     for message in messages:
-        counted = dict(used)
-        for allowance in message.allowances:
-            number, into = divmod(transaction.now // 1000, allowance.window_seconds)
-            window, count = used[allowance.key, allowance.window_seconds]
-            count = count if window == number else 0
-            if count >= allowance.maximum:
-                limit = f"{allowance.maximum} messages per {allowance.window_seconds} s"
-                wait = allowance.window_seconds - into
-                refused[message.id] = Reply(452, "4.7.1", f"The sending limit of {limit} is reached, try again in {wait} s")
-                break
-            counted[allowance.key, allowance.window_seconds] = (number, count + 1)
+        counted = allowances.count(message.allowances, used, transaction.now)
+        if isinstance(counted, Reply):
+            refused[message.id] = counted
         else:
-            used = counted
+            used |= counted
     await transaction.many("write_usage", [(*key, *value) for key, value in used.items()])
+    if refused:
+        await transaction.fetch("delete_staged", list(refused))
     return refused

@@ -3,7 +3,7 @@
 import sqlite3
 
 from postroom_core.reply import Reply
-from postroom_delivery.spool import statements
+from postroom_delivery.spool import allowances, statements
 from postroom_delivery.spool.model import Allowance, EventDetail, NewMessage
 
 SQL = statements.load("sqlite.sql")
@@ -13,13 +13,14 @@ def accept(connection: sqlite3.Connection, message: NewMessage, last_chunk: tupl
     """None when the message is now in the spool or was there already; a reply when a limit or a lost chunk refuses it."""
     if connection.execute("SELECT 1 FROM message WHERE id = ?", (message.id,)).fetchone():
         return None
-    if refusal := _count(connection, message.allowances, message.received_at):
-        return refusal
     sequence, chunk = last_chunk
     connection.execute(SQL["insert_body"], (message.id, sequence, chunk))
+    refusal: Reply | None = None
     if sequence and connection.execute(SQL["staged_size"], (message.id,)).fetchone()[0] != message.body_size:
+        refusal = Reply(451, "4.3.0", "The message did not arrive whole, please send it again")
+    if refusal := refusal or _count(connection, message.allowances, message.received_at):
         connection.execute(SQL["delete_staged_body"], (message.id,))
-        return Reply(451, "4.3.0", "The message did not arrive whole, please send it again")
+        return refusal
     _insert(connection, message)
     insert_event(
         connection,
@@ -65,20 +66,14 @@ def wake(connection: sqlite3.Connection, pool: str, destination: str, tenant: st
     connection.execute(SQL["wake_destination"], where)
 
 
-def _count(connection: sqlite3.Connection, allowances: tuple[Allowance, ...], now: int) -> Reply | None:
-    """Counts the message against every allowance, or none; the refusal tells the seconds until the fullest window ends."""
-    counted = []
-    for allowance in allowances:
-        window, into = divmod(now // 1000, allowance.window_seconds)
-        row = connection.execute(SQL["read_usage"], (allowance.key, allowance.window_seconds)).fetchone()
-        messages = row[1] if row and row[0] == window else 0
-        if messages >= allowance.maximum:
-            wait = allowance.window_seconds - into
-            return Reply(
-                452, "4.7.1", f"The sending limit of {allowance.maximum} messages per {allowance.window_seconds} s is reached, try again in {wait} s"
-            )
-        counted.append((allowance.key, allowance.window_seconds, window, messages + 1))
-    connection.executemany(SQL["write_usage"], counted)
+def _count(connection: sqlite3.Connection, wanted: tuple[Allowance, ...], now: int) -> Reply | None:
+    """Counts the message against every allowance, or none."""
+    keys = [(allowance.key, allowance.window_seconds) for allowance in wanted]
+    rows = {key: connection.execute(SQL["read_usage"], key).fetchone() for key in keys}
+    counted = allowances.count(wanted, {key: row for key, row in rows.items() if row}, now)
+    if isinstance(counted, Reply):
+        return counted
+    connection.executemany(SQL["write_usage"], [(*key, *value) for key, value in counted.items()])
     return None
 
 
