@@ -169,32 +169,6 @@ def test_a_lost_lease_can_neither_doubt_nor_settle_and_an_attempt_in_doubt_is_co
     run(engine, tmp_path, scenario)
 
 
-def test_connection_slots_limit_the_batches_until_one_is_given_back(engine: Opener, tmp_path: pathlib.Path) -> None:
-    async def scenario(spool: Spool) -> None:
-        for number in range(3):
-            await spool.accept(message(f"m{number}"), (0, b"body"))
-        first = await claim_one(spool)
-        assert (await spool.claim(0, 5, ()))[0] == []
-        await spool.release_slot(1, first, 0)
-        await claim_one(spool, 1)
-
-    run(engine, tmp_path, scenario, Limits(1, None, 1))
-
-
-def test_a_rate_holds_over_a_minute(engine: Opener, tmp_path: pathlib.Path) -> None:
-    async def scenario(spool: Spool) -> None:
-        await asyncio.gather(*(spool.accept(message(f"m{number:04}"), (0, b"body")) for number in range(400)))
-        sent = 0
-        for now in range(0, 60_001, 50):
-            for batch in (await spool.claim(now, 4, ()))[0]:
-                sent += len(batch.messages)
-                await spool.settle(now, delivered(batch), ())
-                await spool.release_slot(now, batch, 0)
-        assert 300 * 0.98 <= sent <= 305 * 1.02
-
-    run(engine, tmp_path, scenario, Limits(2, 5, 10))
-
-
 def test_tenants_take_turns(engine: Opener, tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
         for number in range(6):

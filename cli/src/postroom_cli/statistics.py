@@ -121,7 +121,14 @@ def _queue(*, json_: bool) -> None:
     table.add_row("ambiguous", str(found["in_doubt"]))
     show.out.print(table)
     if found["destinations"]:
-        table = Table("pool", "destination", "scheduled", "connections", "suspended")
+        table = Table("pool", "destination", "scheduled", "connections", "pace", "suspended")
         for row in found["destinations"]:
-            table.add_row(row["pool"], row["destination"], str(row["scheduled"]), str(row["connections"]), "yes" if row["suspended"] else "")
+            table.add_row(
+                row["pool"],
+                row["destination"],
+                str(row["scheduled"]),
+                str(row["connections"]),
+                f"{row['pace']:.0%}",
+                "yes" if row["suspended"] else "",
+            )
         show.out.print(table)

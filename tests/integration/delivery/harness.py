@@ -38,10 +38,12 @@ class Running:
     stopping: Stopping
     kinds: list[str] = field(default_factory=list)
 
-    def now(self) -> int:
+    @staticmethod
+    def now() -> int:
         return time.time_ns() // 1_000_000
 
-    def envelope(self, message_id: str, *recipients: str, sender: str = "a@d.example", **fields: object) -> spool_pb2.Envelope:
+    @staticmethod
+    def envelope(message_id: str, *recipients: str, sender: str = "a@d.example", **fields: object) -> spool_pb2.Envelope:
         """An envelope as ingress would make it."""
         values: dict[str, object] = {
             "message_id": message_id,
@@ -51,7 +53,7 @@ class Running:
             "credential": "u",
             "reverse_path": sender,
             "recipients": [spool_pb2.Recipient(address=address) for address in recipients],
-            "received_at_ms": self.now(),
+            "received_at_ms": Running.now(),
         }
         return spool_pb2.Envelope(**(values | fields))  # type: ignore[arg-type]
 

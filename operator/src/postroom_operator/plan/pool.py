@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from postroom_core.documents import DestinationLimit, Pool, ReplyRule, Retry, Route, SmartHost, TlsRule
+from postroom_core.documents import DestinationLimit, Pool, PoolLimits, Rates, ReplyRule, Retry, Route, SmartHost, TlsRule
 from postroom_core.replyrule import Action, Class, compile_pattern
 from postroom_operator.plan import durations, limits
 from postroom_operator.plan.findings import Lookup, Problem
@@ -31,6 +31,8 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
     document = Pool(
         name=pool_name(resource),
         retry=_retry(spec["retry"], problems),
+        limits=PoolLimits(max_connections=spec.get("limits", {}).get("maxConnections"), **_rates(spec.get("limits", {}))),
+        tenant_rates=Rates(**_rates(spec.get("tenantRates", {}))),
         destination_limits=tuple(_limit(entry) for entry in spec.get("destinationLimits", [])),
         routes=tuple(route for route in routes if route is not None),
         tls_rules=tuple(_tls_rule(rule) for rule in spec.get("tls", [])),
@@ -76,13 +78,18 @@ def _limit(limit: dict[str, Any]) -> DestinationLimit:
         name=limit["name"],
         match=tuple(match.lower() for match in limit["match"]),
         max_connections=limit["maxConnections"],
-        messages_per_second=limit.get("messagesPerSecond"),
         messages_per_connection=limit["messagesPerConnection"],
+        **_rates(limit),
     )
 
 
 def _tls_rule(rule: dict[str, Any]) -> TlsRule:
     return TlsRule(name=rule["name"], match=tuple(match.lower() for match in rule["match"]), policy=rule["policy"])
+
+
+def _rates(limit: dict[str, Any]) -> dict[str, int | None]:
+    fields = {"messages_per_second": "messagesPerSecond", "messages_per_hour": "messagesPerHour", "messages_per_day": "messagesPerDay"}
+    return {ours: limit.get(theirs) for ours, theirs in fields.items()}
 
 
 def _route(namespace: str, index: int, route: dict[str, Any], lookup: Lookup, problems: list[Problem]) -> Route | None:

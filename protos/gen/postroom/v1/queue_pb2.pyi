@@ -570,12 +570,15 @@ class DestinationStats(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
     NEXT_AT_MS_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     destination: _builtins.str
     scheduled: _builtins.int
     connections: _builtins.int
     suspended: _builtins.bool
     next_at_ms: _builtins.int
+    pace: _builtins.float
+    """part of its limits that it is asked for now: below 1 after it has throttled"""
     def __init__(
         self,
         *,
@@ -585,10 +588,11 @@ class DestinationStats(_message.Message):
         connections: _builtins.int = ...,
         suspended: _builtins.bool = ...,
         next_at_ms: _builtins.int = ...,
+        pace: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "destination", b"destination", "next_at_ms", b"next_at_ms", "pool", b"pool", "scheduled", b"scheduled", "suspended", b"suspended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "destination", b"destination", "next_at_ms", b"next_at_ms", "pace", b"pace", "pool", b"pool", "scheduled", b"scheduled", "suspended", b"suspended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

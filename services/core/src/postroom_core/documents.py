@@ -148,13 +148,26 @@ class KeySet(Document):
     keys: tuple[SigningKey, ...]
 
 
-class DestinationLimit(Document):
-    """First match wins; `match` holds domains or "*"."""
+class Rates(Document):
+    """Messages that may begin; None is no limit of this kind."""
+
+    messages_per_second: int | None = Field(default=None, ge=1)
+    messages_per_hour: int | None = Field(default=None, ge=1)
+    messages_per_day: int | None = Field(default=None, ge=1)
+
+
+class PoolLimits(Rates):
+    """What a whole pool may do at a time."""
+
+    max_connections: int | None = Field(default=None, ge=1)
+
+
+class DestinationLimit(Rates):
+    """First match wins; `match` holds domains, sites (`mx:HOST`), `smart-host:NAME`, or "*"."""
 
     name: str
     match: tuple[str, ...]
     max_connections: int = Field(default=10, ge=1)
-    messages_per_second: int | None = Field(default=None, ge=1)
     messages_per_connection: int = Field(default=100, ge=1)
 
 
@@ -214,6 +227,8 @@ class Pool(Document):
     kind: Literal["pool"] = "pool"
     name: str
     retry: Retry = Retry()
+    limits: PoolLimits = PoolLimits()
+    tenant_rates: Rates = Rates()
     destination_limits: tuple[DestinationLimit, ...] = (DestinationLimit(name="default", match=("*",)),)
     routes: tuple[Route, ...] = ()
     reply_rules: tuple[ReplyRule, ...] = ()

@@ -26,7 +26,8 @@ from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
 from postroom_delivery.signing import Signing
-from postroom_delivery.spool.interface import Memory
+from postroom_delivery.sites import Sites
+from postroom_delivery.spool.interface import LEASE_MS, Memory
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.sts_policies import StsPolicies, fetcher
 from postroom_delivery.suppression import Suppressions
@@ -39,28 +40,30 @@ RPC_GRACE_SECONDS = 5.0
 CANNOT_START = 3
 
 
-async def run(settings: Settings, stopping: Stopping) -> None:
+async def run(settings: Settings, stopping: Stopping, *, lease_ms: int = LEASE_MS) -> None:
     """Until asked to stop. Exits with status 3 and one line when the configuration or the spool cannot be used."""
     try:
-        await _serve(settings, stopping)
+        await _serve(settings, stopping, lease_ms)
     except (Permanent, OSError) as error:
         print(f"postroom-delivery: {error}", file=sys.stderr)
         raise SystemExit(CANNOT_START) from None
 
 
-async def _serve(settings: Settings, stopping: Stopping) -> None:
-    clock, pools = SystemClock(), Pools()
+async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
+    clock, resolver = SystemClock(), Resolver(settings.resolvers)
+    sites = Sites(resolver)
+    pools = Pools(sites.known)
     directory = Directory(source(settings.directory))
     directory.subscribe(pools.replace)
     with contextlib.suppress(Transient):  # not published yet: readiness says so
         directory.refresh()
     holder = f"{settings.hostname}-{os.getpid()}-{secrets.token_hex(4)}"
     async with contextlib.AsyncExitStack() as stack:
-        spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits))
+        spool = await stack.enter_async_context(open_spool(settings.url_of_spool, holder, clock.now_ms(), pools.limits, lease_ms))
         counting = spool if settings.analytics else None
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         suppressions = Suppressions(spool, clock)
-        parts = Parts(spool, pools, _hops(settings, spool, clock), clock, settings.hostname, signing, suppressions)
+        parts = Parts(spool, pools, sites, _hops(settings, resolver, spool, clock), clock, settings.hostname, signing, suppressions)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
@@ -89,10 +92,9 @@ async def _signer(settings: Settings, stack: contextlib.AsyncExitStack) -> Signe
     return SignerClient(await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls)))
 
 
-def _hops(settings: Settings, memory: Memory, clock: Clock) -> Hops:
+def _hops(settings: Settings, resolver: Resolver, memory: Memory, clock: Clock) -> Hops:
     allowed, refused = ([ipaddress.ip_network(text) for text in texts] for texts in (settings.allowed_mx_networks, settings.refused_mx_networks))
     may_dial = functools.partial(routing.may_dial, allowed=allowed, refused=refused)
-    resolver = Resolver(settings.resolvers)
     policy_hosts = https.Https(resolver, may_dial, https.context(settings.ca_file))
     policies = StsPolicies(resolver, fetcher(policy_hosts, settings.mta_sts_port), memory, clock)
     targets = Targets(Lookups(resolver, policies, memory), settings.hostname, settings.remote_smtp_port, may_dial, clock)

@@ -22,6 +22,23 @@ _CARRIERS = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff
 # documentation, segment routing, site-local, and the address of Azure's platform agent.
 _SPECIAL = tuple(ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16", "fec0::/10", "168.63.129.16/32"))
 _SMART_HOST = "smart-host:"
+_SITE = "mx:"
+# Providers whose customers' MX records name a host for each customer (example-com.mail.protection.outlook.com); a list, because guessing by
+# cutting labels would take a registry like co.uk for a provider.
+_OWN_HOST_FOR_EACH = (
+    "mail.protection.outlook.com",
+    "mx.microsoft",
+    "pphosted.com",
+    "ppe-hosted.com",
+    "mimecast.com",
+    "barracudanetworks.com",
+    "messagelabs.com",
+    "iphmx.com",
+    "trendmicro.eu",
+    "trendmicro.com",
+    "hydra.sophos.com",
+    "mailcontrol.com",
+)
 
 
 def matches(domain: str, patterns: Iterable[str]) -> bool:
@@ -34,10 +51,34 @@ def route_of(pool: Pool, domain: str) -> Route | None:
     return next((route for route in pool.routes if matches(domain, route.match)), None)
 
 
-def destination_of(pool: Pool | None, domain: str) -> str:
-    """The destination's name: the domain, or the smart-host route, whose limits then count for all domains behind it."""
-    route = route_of(pool, domain) if pool is not None else None
-    return _SMART_HOST + route.name if route is not None else domain
+def destination_of(pool: Pool, domain: str, site: str | None) -> str:
+    """The destination's name: the smart-host route; the domain, if a limit names it or its site is not known yet; else the site.
+
+    What has one destination shares limits, connections and back-off.
+    """
+    route = route_of(pool, domain)
+    if route is not None:
+        return _SMART_HOST + route.name
+    if site is None or any(domain in limit.match for limit in pool.destination_limits):
+        return domain
+    return site
+
+
+def site_of(domain: str, records: Sequence[tuple[int, str]]) -> str:
+    """The site of a domain with these MX records, `mx:HOST`: the most preferred host, the first by name among equals.
+
+    Domains with the same MX set have the same site. Hosts of providers that give every customer a name of its own count as one.
+    """
+    if not records:
+        return domain
+    _, best = min(records)
+    provider = next((suffix for suffix in _OWN_HOST_FOR_EACH if best.endswith("." + suffix)), None)
+    return _SITE + (f"*.{provider}" if provider is not None else best)
+
+
+def is_site(destination: str) -> bool:
+    """Whether a destination's name means a site, which several domains may share."""
+    return destination.startswith(_SITE)
 
 
 def route_named(pool: Pool, destination: str) -> Route | None:

@@ -32,7 +32,6 @@ LINGER_SECONDS = 2.0
 POLL_SECONDS = 2.0
 # One transaction claims at most this many batches, so that accepts do not wait behind it.
 ROUND = 16
-RECOVER_SECONDS = 10.0
 SWEEP_SECONDS = 600.0
 RETENTION_MS = 7 * 86_400_000
 
@@ -67,7 +66,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(supervised("claim", self._claim_loop))
             group.create_task(supervised("renew", lambda: self._every(self._spool.lease_ms / 3000, self._spool.renew)))
-            group.create_task(supervised("recover", lambda: self._every(RECOVER_SECONDS, self._recover)))
+            group.create_task(supervised("recover", lambda: self._every(self._spool.lease_ms / 6000, self._recover)))
             group.create_task(supervised("sweep", lambda: self._every(SWEEP_SECONDS, self._sweep)))
 
     async def drain(self, seconds: float) -> None:

@@ -20,7 +20,7 @@ from postroom_core.errors import Unavailable
 from postroom_core.ids import is_message_id
 from postroom_core.lifecycle import finish
 from postroom_core.reply import Reply
-from postroom_delivery import retry, settle, wire
+from postroom_delivery import retry, routing, settle, wire
 from postroom_delivery.bounce import Original, Report
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Cause
@@ -199,6 +199,10 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         return await self._spool.end(now, rows, settlement, notices)
 
     async def SuspendDestination(self, request: queue_pb2.SuspendDestinationRequest, context: Context) -> queue_pb2.ActResponse:
+        place = self._pools.destination(request.pool, request.destination)
+        if routing.is_site(place) and not routing.is_site(request.destination):
+            text = f"mail for {request.destination} goes to {place}, maybe with other domains: name that, or give the domain a limit of its own"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         key = Key(request.pool, request.destination)
         return queue_pb2.ActResponse(changed=await self._spool.suspend(self._clock.now_ms(), key, request.suspended))
 

@@ -124,7 +124,13 @@ def stats(found: Stats, now: int) -> queue_pb2.StatsResponse:
         in_doubt=found.ambiguous,
         destinations=[
             queue_pb2.DestinationStats(
-                pool=d.pool, destination=d.destination, scheduled=d.scheduled, connections=d.connections, suspended=d.suspended, next_at_ms=d.next_at
+                pool=d.pool,
+                destination=d.destination,
+                scheduled=d.scheduled,
+                connections=d.connections,
+                suspended=d.suspended,
+                next_at_ms=d.next_at,
+                pace=d.factor,
             )
             for d in found.destinations
         ],

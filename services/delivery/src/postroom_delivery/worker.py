@@ -18,7 +18,7 @@ from postroom_core.documents import Pool
 from postroom_core.errors import Unavailable
 from postroom_core.lifecycle import finish, guarded
 from postroom_core.telemetry import span
-from postroom_delivery import attempt, security, settle
+from postroom_delivery import attempt, routing, security, settle
 from postroom_delivery.bounce import MOST_RETURNED, Original
 from postroom_delivery.classify import Action, Class
 from postroom_delivery.hop import Hops
@@ -28,6 +28,7 @@ from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.security import Demand
 from postroom_delivery.session import Session
 from postroom_delivery.signing import Signing
+from postroom_delivery.sites import Sites
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
 from postroom_delivery.suppression import Suppressions
@@ -50,6 +51,7 @@ class Parts:
 
     spool: Spool
     pools: Pools
+    sites: Sites
     hops: Hops
     clock: Clock
     own_name: str
@@ -65,6 +67,7 @@ class Worker:
         self._first = first
         self._pool: Pool = parts.pools.get(first.key.pool)
         self._session: Session | None = None
+        self._target = ""
         self._block_seconds = 0.0
         self._commit: asyncio.Task[None] | None = None
 
@@ -85,14 +88,14 @@ class Worker:
         blocked_until = now + int(self._block_seconds * 1000) if self._block_seconds else 0
         try:
             await self._committed()
-            await self._parts.spool.release_slot(now, self._first, blocked_until)
         finally:
             if self._session is not None:
-                await self._session.quit()
+                await self._session.quit()  # before the slot is given back, or the next connection would be one too many
+            await self._parts.spool.release_slot(now, self._first, blocked_until)
 
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)
-        for message in batch.messages:
+        for message in sorted(batch.messages, key=lambda message: self._targets(batch, message)[0]):
             if scheduler.draining or self._block_seconds:
                 await self._settle(batch, message, attempt.released(message))
                 continue
@@ -100,7 +103,9 @@ class Worker:
                 await self._message(batch, message)
 
     async def _message(self, batch: Batch, message: ClaimedMessage) -> None:
-        moved = [c for c in message.claims if self._destination(batch, c) != batch.key.destination]
+        for domain in dict.fromkeys(_domain(claim) for claim in message.claims):
+            await self._parts.sites.look(domain)
+        moved = [claim for claim in message.claims if self._belongs_elsewhere(batch, claim)]
         if moved:
             await self._move(batch, moved)
             message = _without(message, moved)
@@ -109,10 +114,13 @@ class Worker:
         if refused := await self._parts.suppressions.refused(message):
             await self._settle(batch, replace(message, claims=tuple(refused)), refused)
             message = _without(message, list(refused))
-            if not message.claims:
-                return
+        for target in self._targets(batch, message):
+            others = [claim for claim in message.claims if self._target_of(batch, claim) != target]
+            await self._one_target(batch, _without(message, others), target)
+
+    async def _one_target(self, batch: Batch, message: ClaimedMessage, target: str) -> None:
         try:
-            outcomes = await guarded("attempt", self._attempt(batch, message))
+            outcomes = await guarded("attempt", self._attempt(message, target))
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the final dot; nothing was sent", message_id=message.id)
@@ -124,21 +132,34 @@ class Worker:
         await self._settle(batch, message, outcomes)
 
     def _destination(self, batch: Batch, claim: Claim) -> str:
-        return self._parts.pools.destination(batch.key.pool, claim.address.rpartition("@")[2])
+        return self._parts.pools.destination(batch.key.pool, _domain(claim))
+
+    def _belongs_elsewhere(self, batch: Batch, claim: Claim) -> bool:
+        """From one site to another nothing moves: MX records that change with every answer would move mail for ever."""
+        here, place = batch.key.destination, self._destination(batch, claim)
+        settled = routing.is_site(here) and (routing.is_site(place) or self._parts.sites.known(_domain(claim)) is None)
+        return place != here and not settled
+
+    def _target_of(self, batch: Batch, claim: Claim) -> str:
+        """What a connection is opened for: the smart-host route, or the recipient's domain, whose TLS policy is its own at any site."""
+        return batch.key.destination if routing.route_named(self._pool, batch.key.destination) else _domain(claim)
+
+    def _targets(self, batch: Batch, message: ClaimedMessage) -> list[str]:
+        return list(dict.fromkeys(self._target_of(batch, claim) for claim in message.claims))
 
     async def _move(self, batch: Batch, claims: list[Claim]) -> None:
-        """The pool's routes have changed since the message was accepted: its recipients go where they belong now."""
+        """The site was not known when the message was accepted, or routes have changed since: recipients go where they belong now."""
         now = self._parts.clock.now_ms()
         moves = [Settlement(c, State.SCHEDULED, None, due_at=now, attempted=False, destination=self._destination(batch, c)) for c in claims]
         await self._parts.spool.settle(now, moves, ())
 
-    async def _attempt(self, batch: Batch, message: ClaimedMessage) -> Mapping[Claim, Outcome]:
+    async def _attempt(self, message: ClaimedMessage, target: str) -> Mapping[Claim, Outcome]:
         if late := settle.too_late(message, self._parts.clock.now_ms()):
             return dict.fromkeys(message.claims, late)
         signed = await self._parts.signing.signed(message)
         if isinstance(signed, Deferred):
             return dict.fromkeys(message.claims, signed)
-        session = await self._session_for(batch, security.demand_of(message.options))
+        session = await self._session_for(target, security.demand_of(message.options))
         if not isinstance(session, Session):
             if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
                 self._block(self._pool.retry.initial)
@@ -147,7 +168,7 @@ class Worker:
             outcomes = await attempt.Attempt(session, signed, self._parts.spool.doubt, self._parts.spool.body, self._parts.clock.now_ms()).run()
         except attempt.StaleSession:  # at most once for a message: a new connection is never stale
             self._drop_session()
-            return await self._attempt(batch, message)
+            return await self._attempt(message, target)
         if attempt.ends_session(outcomes):
             self._block(self._pool.retry.initial)
         return outcomes
@@ -156,15 +177,15 @@ class Worker:
         """Leaves the destination alone for a while once this worker has left."""
         self._block_seconds = max(self._block_seconds, seconds)
 
-    async def _session_for(self, batch: Batch, demand: Demand) -> Session | Deferred | Bounced:
-        if self._session is not None and self._session.usable and security.serves(self._session.demand, demand):
+    async def _session_for(self, target: str, demand: Demand) -> Session | Deferred | Bounced:
+        if self._session is not None and self._session.usable and self._target == target and security.serves(self._session.demand, demand):
             return self._session
         if self._session is not None:
             await self._session.quit()
             self._session = None
-        opened = await self._parts.hops.open(self._pool, batch.key.destination, demand)
+        opened = await self._parts.hops.open(self._pool, target, demand)
         if isinstance(opened, Session):
-            self._session = opened
+            self._session, self._target = opened, target
         return opened
 
     def _drop_session(self) -> None:
@@ -186,6 +207,7 @@ class Worker:
         notices = settle.notices(await self._origin(message), verdict.reports, context) if verdict.reports else []
         if verdict.asks(Action.REDUCE_RATE):
             self._block(self._pool.retry.initial)
+            await self._parts.spool.throttle(now, batch.key)
         if verdict.asks(Action.SUSPEND):
             self._block(self._pool.retry.maximum)
         await self._committed()
@@ -253,3 +275,7 @@ class Worker:
 
 def _without(message: ClaimedMessage, gone: list[Claim]) -> ClaimedMessage:
     return replace(message, claims=tuple(claim for claim in message.claims if claim not in gone))
+
+
+def _domain(claim: Claim) -> str:
+    return claim.address.rpartition("@")[2]

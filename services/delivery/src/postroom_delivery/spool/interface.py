@@ -99,6 +99,9 @@ class Spool(Memory, RollUps, Protocol):
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
         """Gives a connection slot back; with `blocked_until` > now the destination is left alone until then."""
 
+    async def throttle(self, now: int, key: Key) -> None:
+        """Halves the pace of a destination that asked for less, at most once in a while; it recovers by itself. See postroom_delivery.limits."""
+
     async def renew(self, now: int) -> None:
         """Extends every lease and slot of this process."""
 

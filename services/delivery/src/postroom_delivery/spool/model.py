@@ -10,6 +10,7 @@ from enum import Enum
 
 from postroom_core.errors import PostroomError
 from postroom_core.reply import Reply
+from postroom_delivery.limits import Budget, Rate
 
 
 class State(Enum):
@@ -153,11 +154,20 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a claim must respect for one destination; `rate` is messages per second, None is unlimited."""
+    """What a claim must respect for one destination; `rate` is messages per second, None is unlimited.
+
+    `budgets` are what the destination shares with others or counts over longer windows; `tenant_rates` hold for each tenant of the pool.
+    """
 
     max_connections: int
     rate: int | None
     batch: int
+    budgets: tuple[Budget, ...] = ()
+    tenant_rates: tuple[Rate, ...] = ()
+
+    def of_tenant(self, pool: str, tenant: str) -> tuple[Budget, ...]:
+        """The tenant's own budget."""
+        return (Budget(f"tenant:{pool}:{tenant}", self.tenant_rates),) if self.tenant_rates else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +318,7 @@ class DestinationRow:
     connections: int
     suspended: bool
     next_at: int
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,9 @@ class PostgresSpool:
         await self._link.run(now, work, lazy=True)
         self._woken()
 
+    async def throttle(self, now: int, key: Key) -> None:
+        await self._link.run(now, lambda transaction: postgres_settle.throttle(transaction, key), lazy=True)
+
     async def renew(self, now: int) -> None:
         async def work(transaction: Transaction) -> None:
             await transaction.fetch("hold_lease", self.holder, transaction.now + self.lease_ms)
@@ -293,7 +296,7 @@ async def _sweep(transaction: Transaction, before: int) -> int:
     stale = [row["message"] for row in await transaction.fetch("stale_stagings", transaction.now - STAGING_MS)]
     await transaction.fetch("delete_staged", stale)
     await transaction.fetch("staging_ends", stale)
-    for statement in ("delete_idle_destinations", "delete_expired_suppressions", "forget"):
+    for statement in ("delete_idle_destinations", "delete_old_buckets", "delete_expired_suppressions", "forget"):
         await transaction.fetch(statement, before)
     if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 3)", LOCK):
         for row in await transaction.fetch("event_days"):

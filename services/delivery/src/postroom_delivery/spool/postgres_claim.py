@@ -16,7 +16,7 @@ from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
 from postroom_delivery.spool.postgres_link import Transaction
-from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, NEVER
+from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, NEVER, POOL_FULL_MS
 
 # What other processes have locked is due but not ours: look again after this long instead of at once.
 BUSY_MS = 50
@@ -29,11 +29,16 @@ class _Visit:
 
     key: Key
     bucket: limits.Bucket
+    factor: float
     idle: bool
     limit: Limits
     allowed: int = 0
     wait_until: int | None = None
     untouched: bool = False
+
+    @property
+    def rate(self) -> limits.Rate | None:
+        return limits.per_second(self.limit.rate, self.factor)
 
 
 class Claiming:
@@ -45,6 +50,8 @@ class Claiming:
         self._holder = holder
         self._lease_until = lease_until
         self._limits_of = limits_of
+        self._buckets: dict[tuple[str, int], limits.Bucket] = {}
+        self._ledger = limits.Ledger(self._now, lambda key, seconds: self._buckets[key, seconds])
 
     async def claim(self, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
         """See Spool.claim."""
@@ -56,6 +63,8 @@ class Claiming:
             await self._decide(visits)
             batches = await self._take([visit for visit in visits if visit.allowed], room)
             await self._leave(visits)
+            changed = [(*key, bucket.tokens, bucket.at) for key, bucket in sorted(self._ledger.changed.items())]
+            await self._transaction.many("write_buckets", changed)
         rows = await self._transaction.fetch("next_at")
         next_at = rows[0]["next_at"] if rows else None
         return batches, next_at if next_at is None or batches else max(next_at, self._now + BUSY_MS)
@@ -67,23 +76,40 @@ class Claiming:
         found: dict[Key, _Visit] = {}
         for row in rows:
             key = Key(row["pool"], row["name"])
-            bucket = limits.Bucket(row["tokens"], row["tokens_at"])
-            found.setdefault(key, _Visit(key, bucket, key in idle, self._limits_of(key)))
+            bucket, pace = limits.Bucket(row["tokens"], row["tokens_at"]), limits.Pace(row["factor"], row["factor_at"])
+            found.setdefault(key, _Visit(key, bucket, pace.now(self._now), key in idle, self._limits_of(key)))
         return list(found.values())
 
     async def _decide(self, visits: list[_Visit]) -> None:
-        """How many messages each may take now."""
+        """How many messages each may take now, as far as that is its own affair and the pool's connections'."""
+        await self._lock([budget for visit in visits for budget in visit.limit.budgets])
         rows = await self._transaction.many("slots", [_place(visit) for visit in visits])
         slots = {Key(row["pool"], row["destination"]): (row["used"], row["free_at"]) for row in rows}
+        pools = {row["pool"]: row["used"] for row in await self._transaction.fetch("slots_of_pools", sorted({v.key.pool for v in visits}))}
         for visit in visits:
             used, free_at = slots.get(visit.key, (0, None))
-            if not visit.idle and used >= visit.limit.max_connections:
+            if not visit.idle and used >= limits.connections(visit.limit.max_connections, visit.factor):
                 visit.wait_until = max(free_at or 0, self._now + 1)
                 continue
-            visit.bucket = limits.refill(visit.bucket, visit.limit.rate, self._now)
+            most = min((b.max_connections for b in visit.limit.budgets if b.max_connections is not None), default=None)
+            if not visit.idle and most is not None:
+                if pools.get(visit.key.pool, 0) >= most:
+                    visit.wait_until = self._now + POOL_FULL_MS
+                    continue
+                pools[visit.key.pool] = pools.get(visit.key.pool, 0) + 1
+            visit.bucket = limits.refill(visit.bucket, visit.rate, self._now)
             visit.allowed = max(0, min(visit.limit.batch, limits.available(visit.bucket)))
             if not visit.allowed:
-                visit.wait_until = self._now + limits.wait_ms(visit.bucket, visit.limit.rate)
+                visit.wait_until = self._now + limits.wait_ms(visit.bucket, visit.rate)
+
+    async def _lock(self, budgets: list[limits.Budget]) -> None:
+        """Shared buckets, for this claim alone until its commit. Sorted, so that claims cannot block each other; window 0 guards connections."""
+        keys = {(budget.key, rate.seconds) for budget in budgets for rate in budget.rates}
+        keys |= {(budget.key, 0) for budget in budgets if budget.max_connections is not None}
+        wanted = sorted(keys - self._buckets.keys())
+        await self._transaction.many("make_buckets", wanted)
+        for row in await self._transaction.many("lock_buckets", wanted):
+            self._buckets[row["key"], row["window_seconds"]] = limits.Bucket(row["tokens"], row["at"])
 
     async def _take(self, visits: list[_Visit], room: int) -> list[Batch]:
         """Leases due work of the first `room` visits that have any; what is beyond stays as it is."""
@@ -91,17 +117,23 @@ class Claiming:
         due: dict[Key, list[Any]] = {}
         for row in rows:
             due.setdefault(Key(row["pool"], row["name"]), []).append(row)
+        tenants = {visit.key: visit.limit.of_tenant(visit.key.pool, due[visit.key][0]["tenant"]) for visit in visits if visit.key in due}
+        await self._lock([budget for budgets in tenants.values() for budget in budgets])
         chosen: dict[Key, list[Any]] = {}
-        turns = []
+        turns, waits = [], []
         for visit in visits:
             if len(chosen) == room:
                 visit.untouched = True
             elif found := due.get(visit.key):
-                turns.append((*_place(visit), found[0]["tenant"]))
-                if picked := _picked([row for row in found if row["id"] is not None], visit.allowed):
+                lane = (*_place(visit), found[0]["tenant"])
+                if picked := self._pick(visit, tenants[visit.key], [row for row in found if row["id"] is not None]):
                     chosen[visit.key] = picked
+                wait = self._ledger.wait_ms(tenants[visit.key])
+                waits += [(*lane, self._now + wait)] if wait and not picked else []
+                turns += [lane] if picked or not wait else []
         leased = await self._lease([row for picked in chosen.values() for row in picked])
         await self._transaction.many("lane_turns", turns, self._now)
+        await self._transaction.many("lanes_wait", waits)
         batches = []
         slots = await self._slots([visit for visit in visits if visit.key in chosen and not visit.idle])
         for visit in visits:
@@ -110,6 +142,14 @@ class Claiming:
                 visit.bucket = limits.spend(visit.bucket, len(messages))
                 batches.append(Batch(visit.key, slots.get(visit.key, 0), messages))
         return batches
+
+    def _pick(self, visit: _Visit, tenant: tuple[limits.Budget, ...], rows: list[Any]) -> list[Any]:
+        """The rows that every limit lets go now; their tokens are spent."""
+        budgets = (*visit.limit.budgets, *tenant)
+        allowed = min(visit.allowed, self._ledger.available(budgets))
+        picked = _picked(rows, allowed) if allowed else []
+        self._ledger.spend(budgets, len({row["message"] for row in picked}))
+        return picked
 
     async def _lease(self, rows: list[Any]) -> dict[int, tuple[ClaimedMessage, Claim]]:
         """Each leased recipient with its message, whose claims are still empty. One that a person has just held or ended is not among them."""
@@ -141,8 +181,9 @@ class Claiming:
         for visit in visits:
             next_at = visit.wait_until
             if next_at is None and (next_due := due.get(visit.key, NEVER)) != NEVER:
-                empty = limits.available(visit.bucket) < 1
-                next_at = max(next_due, self._now + limits.wait_ms(visit.bucket, visit.limit.rate)) if empty else next_due
+                own = limits.wait_ms(visit.bucket, visit.rate) if limits.available(visit.bucket) < 1 else 0
+                wait = max(own, self._ledger.wait_ms(visit.limit.budgets))
+                next_at = max(next_due, self._now + wait)
             rows.append((*_place(visit), next_at, visit.bucket.tokens, visit.bucket.at))
         await self._transaction.many("update_destinations", rows)
 

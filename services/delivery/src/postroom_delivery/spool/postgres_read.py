@@ -8,6 +8,7 @@ oldest transaction that still runs.
 from collections.abc import Sequence
 from typing import Any
 
+from postroom_delivery.limits import Pace
 from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MailOptions, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.postgres_link import SQL, Connection
 
@@ -83,5 +84,8 @@ async def stats(connection: Connection, now: int) -> Stats:
         due=due["due"],
         oldest_due_at=due["oldest"],
         ambiguous=await connection.fetchval(SQL["stats_ambiguous"]),
-        destinations=tuple(DestinationRow(*row) for row in await connection.fetch(SQL["stats_destinations"])),
+        destinations=tuple(
+            DestinationRow(pool, name, scheduled, connections, suspended, next_at, Pace(factor, at).now(now))
+            for pool, name, scheduled, connections, suspended, next_at, factor, at in await connection.fetch(SQL["stats_destinations"])
+        ),
     )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from postroom_core.errors import Unavailable
+from postroom_delivery.limits import Pace
 from postroom_delivery.spool import postgres_accept
-from postroom_delivery.spool.model import OPEN_STATES, Claim, EventDetail, LostLease, Notice, RecipientRow, Settlement, State
+from postroom_delivery.spool.model import OPEN_STATES, Claim, EventDetail, Key, LostLease, Notice, RecipientRow, Settlement, State
 from postroom_delivery.spool.postgres_link import Transaction, clean
 from postroom_delivery.spool.postgres_suppression import suppress
 
@@ -83,6 +84,13 @@ def _row(settlement: Settlement, shift: int) -> tuple[Any, ...]:
         ambiguous,
         settlement.delay_told,
     )
+
+
+async def throttle(transaction: Transaction, key: Key) -> None:
+    """See Spool.throttle."""
+    for row in await transaction.fetch("lock_pace", key.pool, key.destination):
+        pace = Pace(row["factor"], row["factor_at"]).reduced(transaction.now)
+        await transaction.fetch("write_pace", key.pool, key.destination, pace.factor, pace.at)
 
 
 async def end(

@@ -52,9 +52,9 @@ LEAST_FREE = 64 * 1024 * 1024
 class SqliteSpool:
     """See postroom_delivery.spool.interface.Spool."""
 
-    def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf) -> None:
+    def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:
         self.name = str(path)
-        self.lease_ms = LEASE_MS
+        self.lease_ms = lease_ms
         self._folder = path.parent
         self._writer = writer
         self._holder = holder
@@ -112,6 +112,9 @@ class SqliteSpool:
 
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
         await self._write(lambda c: sqlite_settle.release_slot(c, now, batch.slot, batch.key, blocked_until))
+
+    async def throttle(self, now: int, key: Key) -> None:
+        await self._writer.submit(lambda c: sqlite_settle.throttle(c, now, key))
 
     async def renew(self, now: int) -> None:
         def operation(connection: sqlite3.Connection) -> None:
@@ -249,7 +252,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: LimitsOf) -> AsyncIterator[SqliteSpool]:
+async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: LimitsOf, lease_ms: int = LEASE_MS) -> AsyncIterator[SqliteSpool]:
     """Opens, migrates and recovers the spool. Raises Permanent with one sentence when it cannot be used as it is."""
     with _locked(path):
         try:
@@ -264,7 +267,7 @@ async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: Limi
         except sqlite3.Error as error:
             raise Permanent(f"the spool {path} cannot be used: {error}") from error
         writer = Writer(connection)
-        spool = SqliteSpool(writer, path, holder, limits_of)
+        spool = SqliteSpool(writer, path, holder, limits_of, lease_ms)
         try:
             yield spool
         finally:

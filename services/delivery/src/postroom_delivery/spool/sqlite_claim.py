@@ -7,10 +7,11 @@ before that can have changed, so a million messages behind a dead host cost noth
 
 import sqlite3
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, MailOptions
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
 from postroom_delivery.spool.sqlite_accept import SQL, insert_event, wake
 
 # Bodies up to this travel with the claim; larger ones are read in chunks while they are sent.
@@ -19,6 +20,8 @@ INLINE_BODY = 64 * 1024
 BATCH_BYTES = 512 * 1024
 # RFC 5321 section 4.5.3.1.8: every server takes 100 recipients in one transaction.
 BATCH_RECIPIENTS = 100
+# How soon a destination is looked at again that found no connection left in its pool.
+POOL_FULL_MS = 500
 NEVER = 9223372036854775807
 
 _Due = tuple[int, str, str, int, int, str, str, int]
@@ -33,48 +36,71 @@ class Claiming:
         self._holder = holder
         self._lease_until = lease_until
         self._limits_of = limits_of
+        self._ledger = limits.Ledger(now, self._bucket)
+
+    def _bucket(self, key: str, seconds: int) -> limits.Bucket:
+        row = self._connection.execute(SQL["bucket"], (key, seconds)).fetchone()
+        return limits.Bucket(*row) if row else limits.Bucket(None, None)
 
     def claim(self, room: int, idle: Collection[Key]) -> tuple[list[Batch], int | None]:
         """See Spool.claim. Destinations that wait for a slot or a token do not use up the room."""
         batches: list[Batch] = []
         # Each round moves every visited destination behind `now` or to the end of the line; two rounds bound the transaction.
-        found = {Key(*row[:2]): limits.Bucket(*row[2:]) for row in self._visits(room, idle)}
-        for key, bucket in found.items():
-            batch = self._claim_destination(key, bucket, key in idle)
+        found = {Key(*row[:2]): (limits.Bucket(*row[2:4]), limits.Pace(*row[4:]).now(self._now)) for row in self._visits(room, idle)}
+        for key, (bucket, factor) in found.items():
+            batch = self._claim_destination(key, bucket, factor, key in idle)
             if batch is not None:
                 batches.append(batch)
             if len(batches) == room:
                 break
+        changed = [(*key, bucket.tokens, bucket.at) for key, bucket in self._ledger.changed.items()]
+        self._connection.executemany(SQL["write_bucket"], changed)
         (next_at,) = self._connection.execute(SQL["next_at"]).fetchone()
         return batches, next_at
 
-    def _visits(self, room: int, idle: Collection[Key]) -> Iterator[tuple[str, str, float | None, int | None]]:
+    def _visits(self, room: int, idle: Collection[Key]) -> Iterator[tuple[Any, ...]]:
         """Connections that wait come first: they cost no handshake."""
         for key in idle:
             where = {"pool": key.pool, "destination": key.destination, "now": self._now}
             yield from self._connection.execute(SQL["idle_destination"], where).fetchall()
         yield from self._connection.execute(SQL["due_destinations"], (self._now, room * 2)).fetchall()
 
-    def _claim_destination(self, key: Key, bucket: limits.Bucket, idle: bool) -> Batch | None:
+    def _claim_destination(self, key: Key, bucket: limits.Bucket, factor: float, idle: bool) -> Batch | None:
         limit = self._limits_of(key)
-        used, slot_free_at = self._connection.execute(SQL["slots"], (key.pool, key.destination)).fetchone()
-        if not idle and used >= limit.max_connections:
+        if not idle and (slot_free_at := self._no_slot(key, limit, factor)):
             self._visit_again(key, slot_free_at, bucket)
             return None
-        bucket = limits.refill(bucket, limit.rate, self._now)
-        allowed = min(limit.batch, limits.available(bucket))
+        rate = limits.per_second(limit.rate, factor)
+        bucket = limits.refill(bucket, rate, self._now)
+        allowed = min(limit.batch, limits.available(bucket), self._ledger.available(limit.budgets))
         if allowed < 1:
-            self._visit_again(key, self._now + limits.wait_ms(bucket, limit.rate), bucket)
+            self._visit_again(key, self._now + max(self._wait_ms(bucket, rate), self._ledger.wait_ms(limit.budgets)), bucket)
             return None
-        messages = self._take(key, allowed)
+        messages = self._take(key, limit, allowed)
         bucket = limits.spend(bucket, len(messages))
+        self._ledger.spend(limit.budgets, len(messages))
         due = self._connection.execute(SQL["lane_next_due"], (key.pool, key.destination)).fetchone()[0]
-        wait = limits.wait_ms(bucket, limit.rate) if limits.available(bucket) < 1 else 0
+        wait = max(self._wait_ms(bucket, rate), self._ledger.wait_ms(limit.budgets))
         self._visit_again(key, None if due in (None, NEVER) else max(due, self._now + wait), bucket)
         if not messages:
             return None
         slot = 0 if idle else self._slot(key)
         return Batch(key=key, slot=slot, messages=tuple(messages))
+
+    def _no_slot(self, key: Key, limit: Limits, factor: float) -> int:
+        """When a connection may be free, if none is now; else 0."""
+        used, free_at = self._connection.execute(SQL["slots"], (key.pool, key.destination)).fetchone()
+        if used >= limits.connections(limit.max_connections, factor):
+            return max(int(free_at or 0), self._now + 1)
+        for most in (budget.max_connections for budget in limit.budgets if budget.max_connections is not None):
+            used, free_at = self._connection.execute(SQL["slots_of_pool"], (key.pool,)).fetchone()
+            if used >= most:
+                # Some slot of the pool comes back at any time, and not only when a lease ends.
+                return min(int(free_at), self._now + POOL_FULL_MS)
+        return 0
+
+    def _wait_ms(self, bucket: limits.Bucket, rate: limits.Rate | None) -> int:
+        return limits.wait_ms(bucket, rate) if limits.available(bucket) < 1 else 0
 
     def _visit_again(self, key: Key, at: int | None, bucket: limits.Bucket) -> None:
         self._connection.execute(SQL["update_destination"], (at, bucket.tokens, bucket.at, key.pool, key.destination))
@@ -84,13 +110,18 @@ class Claiming:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def _take(self, key: Key, allowed: int) -> list[ClaimedMessage]:
-        """At most `allowed` messages of the tenants whose turn it is."""
+    def _take(self, key: Key, limit: Limits, allowed: int) -> list[ClaimedMessage]:
+        """At most `allowed` messages of the tenants whose turn it is; one that has used up its rate waits."""
         messages: list[ClaimedMessage] = []
         tenants = self._connection.execute(SQL["due_lanes"], (key.pool, key.destination, self._now, 4)).fetchall()
         for (tenant,) in tenants:
+            budgets = limit.of_tenant(key.pool, tenant)
+            if wait := self._ledger.wait_ms(budgets):
+                self._connection.execute(SQL["lane_waits"], (self._now + wait, key.pool, key.destination, tenant))
+                continue
             rows = self._connection.execute(SQL["due_recipients"], (key.pool, key.destination, tenant, self._now, BATCH_RECIPIENTS)).fetchall()
-            messages.extend(self._lease(rows, allowed))
+            messages.extend(self._lease(rows, min(allowed, self._ledger.available(budgets))))
+            self._ledger.spend(budgets, len(messages))
             self._connection.execute(SQL["lane_turn"], (self._now, key.pool, key.destination, tenant))
             if messages:
                 break

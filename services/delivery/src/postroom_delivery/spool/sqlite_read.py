@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from postroom_delivery.limits import Pace
 from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.sqlite_accept import SQL
 from postroom_delivery.spool.sqlite_claim import options_of
@@ -71,7 +72,7 @@ def stats(connection: sqlite3.Connection, now: int) -> Stats:
         oldest_due_at=oldest,
         ambiguous=connection.execute(SQL["stats_ambiguous"]).fetchone()[0],
         destinations=tuple(
-            DestinationRow(pool, name, scheduled, connections, bool(suspended), next_at)
-            for pool, name, scheduled, connections, suspended, next_at in connection.execute(SQL["stats_destinations"])
+            DestinationRow(pool, name, scheduled, connections, bool(suspended), next_at, Pace(factor, at).now(now))
+            for pool, name, scheduled, connections, suspended, next_at, factor, at in connection.execute(SQL["stats_destinations"])
         ),
     )

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from postroom_core.errors import Unavailable
+from postroom_delivery.limits import Pace
 from postroom_delivery.spool.model import (
     OPEN_STATES,
     Claim,
@@ -113,6 +114,14 @@ def suspend(connection: sqlite3.Connection, key: Key, suspended: bool) -> int:
     return connection.execute(SQL["suspend"], where).rowcount
 
 
+def throttle(connection: sqlite3.Connection, now: int, key: Key) -> None:
+    """See Spool.throttle."""
+    row = connection.execute(SQL["pace"], (key.pool, key.destination)).fetchone()
+    if row is not None:
+        pace = Pace(*row).reduced(now)
+        connection.execute(SQL["write_pace"], (pace.factor, pace.at, key.pool, key.destination))
+
+
 def release_slot(connection: sqlite3.Connection, now: int, slot: int, key: Key, blocked_until: int) -> None:
     """See Spool.release_slot."""
     connection.execute(SQL["delete_slot"], (slot,))
@@ -126,7 +135,7 @@ def sweep(connection: sqlite3.Connection, before: int, limit: int) -> int:
     for message in messages:
         for statement in ("delete_events", "delete_recipients", "delete_message"):
             connection.execute(SQL[statement], (message,))
-    for statement in ("delete_idle_destinations", "delete_expired_suppressions"):
+    for statement in ("delete_idle_destinations", "delete_old_buckets", "delete_expired_suppressions"):
         connection.execute(SQL[statement], (before,))
     connection.execute(SQL["forget"], (before, limit))
     return len(messages)

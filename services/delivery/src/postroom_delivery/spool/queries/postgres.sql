@@ -101,19 +101,43 @@ ON CONFLICT (pool, destination, tenant) DO UPDATE SET next_due = least(lane.next
 
 -- name: idle_destinations
 -- Destinations whose connection waits for work: their slot is taken, so next_at says when another slot is free, not when there is work.
-SELECT d.pool, d.name, d.tokens, d.tokens_at FROM unnest($2::text[], $3::text[]) AS given(pool, name)
+SELECT d.pool, d.name, d.tokens, d.tokens_at, d.factor, d.factor_at FROM unnest($2::text[], $3::text[]) AS given(pool, name)
 JOIN destination d ON d.pool = given.pool AND d.name = given.name
 WHERE NOT suspended AND blocked_until <= $1 AND EXISTS (SELECT 1 FROM lane l WHERE l.pool = d.pool AND l.destination = d.name AND l.next_due <= $1)
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: due_destinations
-SELECT pool, name, tokens, tokens_at FROM destination WHERE next_at <= $1 AND NOT suspended ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED;
+SELECT pool, name, tokens, tokens_at, factor, factor_at FROM destination WHERE next_at <= $1 AND NOT suspended ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: slots
 -- A statement of its own, after the locks: what other claims have committed until then is seen.
 SELECT slot.pool, slot.destination, count(*) AS used, min(holder.lease_until) AS free_at
 FROM unnest($1::text[], $2::text[]) AS given(pool, name) JOIN slot ON slot.pool = given.pool AND slot.destination = given.name
 LEFT JOIN holder ON holder.name = slot.holder GROUP BY 1, 2;
+
+-- name: slots_of_pools
+SELECT pool, count(*) AS used FROM slot WHERE pool = ANY($1::text[]) GROUP BY 1;
+
+-- name: make_buckets
+INSERT INTO bucket (key, window_seconds) SELECT * FROM unnest($1::text[], $2::int[]) ON CONFLICT (key, window_seconds) DO NOTHING;
+
+-- name: lock_buckets
+SELECT b.key, b.window_seconds, b.tokens, b.at FROM unnest($1::text[], $2::int[]) AS given(key, seconds)
+JOIN bucket b ON b.key = given.key AND b.window_seconds = given.seconds ORDER BY b.key, b.window_seconds FOR UPDATE OF b;
+
+-- name: write_buckets
+UPDATE bucket SET tokens = given.tokens, at = given.at FROM unnest($1::text[], $2::int[], $3::float8[], $4::bigint[]) AS given(key, seconds, tokens, at)
+WHERE bucket.key = given.key AND bucket.window_seconds = given.seconds;
+
+-- name: lanes_wait
+UPDATE lane SET next_due = given.due FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS given(pool, destination, tenant, due)
+WHERE lane.pool = given.pool AND lane.destination = given.destination AND lane.tenant = given.tenant;
+
+-- name: lock_pace
+SELECT factor, factor_at FROM destination WHERE pool = $1 AND name = $2 FOR UPDATE;
+
+-- name: write_pace
+UPDATE destination SET factor = $3, factor_at = $4 WHERE pool = $1 AND name = $2;
 
 -- name: due_work
 -- For each destination the tenant whose turn it is, and its due recipients: by priority, then by time. The nested loops keep that order.
@@ -296,9 +320,9 @@ WITH counted AS (
     SELECT pool, destination, n FROM tally WHERE state = 'scheduled' UNION ALL SELECT pool, destination, n FROM tally_difference WHERE state = 'scheduled') AS both_parts
   GROUP BY 1, 2)
 SELECT d.pool, d.name, coalesce(counted.n, 0) AS scheduled, (SELECT count(*) FROM slot s WHERE s.pool = d.pool AND s.destination = d.name) AS connections,
-  d.suspended, coalesce(d.next_at, 0) AS next_at
+  d.suspended, coalesce(d.next_at, 0) AS next_at, d.factor, d.factor_at
 FROM destination d LEFT JOIN counted ON counted.pool = d.pool AND counted.destination = d.name
-WHERE d.next_at IS NOT NULL OR d.suspended OR counted.n > 0 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
+WHERE d.next_at IS NOT NULL OR d.suspended OR d.factor < 1 OR counted.n > 0 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
 ORDER BY scheduled DESC, d.name LIMIT 100;
 
 -- Forgetting
@@ -313,8 +337,11 @@ DELETE FROM message WHERE id = ANY($1::text[]);
 DELETE FROM recipient WHERE message = ANY($1::text[]);
 
 -- name: delete_idle_destinations
-DELETE FROM destination WHERE next_at IS NULL AND NOT suspended AND blocked_until < $1
+DELETE FROM destination WHERE next_at IS NULL AND NOT suspended AND blocked_until < $1 AND factor_at < $1
   AND NOT EXISTS (SELECT 1 FROM slot WHERE slot.pool = destination.pool AND slot.destination = destination.name);
+
+-- name: delete_old_buckets
+DELETE FROM bucket WHERE at < $1;
 
 -- name: event_days
 SELECT substr(relname, 7)::bigint AS day FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'event'::regclass;

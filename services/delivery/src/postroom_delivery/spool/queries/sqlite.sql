@@ -44,11 +44,11 @@ ON CONFLICT (key, window_seconds) DO UPDATE SET window = excluded.window, messag
 INSERT INTO event (at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: due_destinations
-SELECT pool, name, tokens, tokens_at FROM destination WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
+SELECT pool, name, tokens, tokens_at, factor, factor_at FROM destination WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
 
 -- name: idle_destination
 -- A destination whose connection waits for work: its slot is taken, so next_at says when another slot is free, not when there is work.
-SELECT pool, name, tokens, tokens_at FROM destination WHERE pool = :pool AND name = :destination AND suspended = 0 AND blocked_until <= :now
+SELECT pool, name, tokens, tokens_at, factor, factor_at FROM destination WHERE pool = :pool AND name = :destination AND suspended = 0 AND blocked_until <= :now
   AND EXISTS (SELECT 1 FROM lane WHERE lane.pool = :pool AND lane.destination = :destination AND next_due <= :now);
 
 -- name: next_at
@@ -56,6 +56,25 @@ SELECT min(next_at) FROM destination WHERE next_at IS NOT NULL AND suspended = 0
 
 -- name: slots
 SELECT count(*), min(lease_until) FROM slot WHERE pool = ? AND destination = ?;
+
+-- name: slots_of_pool
+SELECT count(*), min(lease_until) FROM slot WHERE pool = ?;
+
+-- name: bucket
+SELECT tokens, at FROM bucket WHERE key = ? AND window_seconds = ?;
+
+-- name: write_bucket
+INSERT INTO bucket (key, window_seconds, tokens, at) VALUES (?, ?, ?, ?)
+ON CONFLICT (key, window_seconds) DO UPDATE SET tokens = excluded.tokens, at = excluded.at;
+
+-- name: lane_waits
+UPDATE lane SET next_due = ? WHERE pool = ? AND destination = ? AND tenant = ?;
+
+-- name: pace
+SELECT factor, factor_at FROM destination WHERE pool = ? AND name = ?;
+
+-- name: write_pace
+UPDATE destination SET factor = ?, factor_at = ? WHERE pool = ? AND name = ?;
 
 -- name: due_lanes
 SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at LIMIT ?;
@@ -171,8 +190,8 @@ SELECT count(*) FROM recipient INDEXED BY recipient_ambiguous WHERE ambiguous > 
 
 -- name: stats_destinations
 SELECT d.pool, d.name, (SELECT count(*) FROM recipient r WHERE r.pool = d.pool AND r.destination = d.name AND r.state = 'scheduled') AS scheduled,
-  (SELECT count(*) FROM slot s WHERE s.pool = d.pool AND s.destination = d.name) AS connections, d.suspended, coalesce(d.next_at, 0)
-FROM destination d WHERE d.next_at IS NOT NULL OR d.suspended = 1 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
+  (SELECT count(*) FROM slot s WHERE s.pool = d.pool AND s.destination = d.name) AS connections, d.suspended, coalesce(d.next_at, 0), d.factor, d.factor_at
+FROM destination d WHERE d.next_at IS NOT NULL OR d.suspended = 1 OR d.factor < 1 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
 ORDER BY scheduled DESC, d.name LIMIT 100;
 
 -- name: final_messages
@@ -188,7 +207,10 @@ DELETE FROM recipient WHERE message = ?;
 DELETE FROM event WHERE message = ?;
 
 -- name: delete_idle_destinations
-DELETE FROM destination WHERE next_at IS NULL AND suspended = 0 AND blocked_until < ?;
+DELETE FROM destination WHERE next_at IS NULL AND suspended = 0 AND blocked_until < ?1 AND factor_at < ?1;
+
+-- name: delete_old_buckets
+DELETE FROM bucket WHERE at < ?;
 
 -- name: insert_dead_letter
 INSERT INTO dead_letter (message, at, reason, headers) SELECT id, ?, ?, headers FROM message WHERE id = ? ON CONFLICT (message, at) DO NOTHING;
