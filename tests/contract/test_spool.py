@@ -180,6 +180,20 @@ def test_tenants_take_turns(engine: Opener, tmp_path: pathlib.Path) -> None:
     run(engine, tmp_path, scenario, Limits(5, None, 1))
 
 
+def test_a_tenants_higher_priorities_go_first_and_other_tenants_keep_their_turn(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for number, priority in enumerate((-3, 0, 9, 4)):
+            await spool.accept(message(f"m{number}", options=MailOptions(priority=priority)), (0, b"body"))
+        await spool.accept(message("later", options=MailOptions(priority=9, hold_until=50)), (0, b"body"))
+        await spool.accept(message("other", "quiet"), (0, b"body"))
+        order = [(await claim_one(spool, now)).messages[0].id for now in range(1, 6)]
+        assert [name for name in order if name != "other"] == ["m2", "m3", "m1", "m0"]
+        assert "other" in order[:2]
+        assert (await claim_one(spool, 50)).messages[0].id == "later"
+
+    run(engine, tmp_path, scenario, Limits(9, None, 1))
+
+
 def test_an_allowance_refuses_the_message_beyond_it_and_tells_the_seconds_to_wait(engine: Opener, tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
         allowances = (Allowance("credential:d.example/u", 60, 1),)

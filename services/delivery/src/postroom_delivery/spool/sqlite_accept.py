@@ -7,6 +7,7 @@ from postroom_delivery.spool import allowances, statements
 from postroom_delivery.spool.model import Allowance, EventDetail, NewMessage
 
 SQL = statements.load("sqlite.sql")
+NEVER = 9223372036854775807
 
 
 def accept(connection: sqlite3.Connection, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
@@ -53,10 +54,18 @@ def _insert(connection: sqlite3.Connection, message: NewMessage) -> None:
     due = max(message.received_at, message.options.hold_until)
     for new in message.recipients:
         domain = new.address.rpartition("@")[2]
-        values = (message.id, new.address, domain, message.pool, new.destination, message.tenant, due, new.notify, new.orcpt)
-        connection.execute(SQL["insert_recipient"], values)
+        values = (message.id, new.address, domain, message.pool, new.destination, message.tenant)
+        connection.execute(SQL["insert_recipient"], (*values, message.options.priority, due, new.notify, new.orcpt))
     for destination in dict.fromkeys(new.destination for new in message.recipients):
         wake(connection, message.pool, destination, message.tenant, due)
+
+
+def turn(connection: sqlite3.Connection, now: int, pool: str, destination: str, tenant: str) -> None:
+    """The lane has been looked at: it goes behind the others, and says when it has work again."""
+    lane = (pool, destination, tenant)
+    priorities = connection.execute(SQL["lane_priorities"], lane).fetchall()
+    due = [connection.execute(SQL["first_due"], (*lane, priority)).fetchone()[0] for (priority,) in priorities]
+    connection.execute(SQL["lane_turn"], (now, min(due, default=NEVER), *lane))
 
 
 def wake(connection: sqlite3.Connection, pool: str, destination: str, tenant: str, due: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
-from postroom_delivery.spool.sqlite_accept import SQL, insert_event, wake
+from postroom_delivery.spool.sqlite_accept import NEVER, SQL, insert_event, turn, wake
 
 # Bodies up to this travel with the claim; larger ones are read in chunks while they are sent.
 INLINE_BODY = 64 * 1024
@@ -22,7 +22,6 @@ BATCH_BYTES = 512 * 1024
 BATCH_RECIPIENTS = 100
 # How soon a destination is looked at again that found no connection left in its pool.
 POOL_FULL_MS = 500
-NEVER = 9223372036854775807
 
 _Due = tuple[int, str, str, int, int, str, str, int]
 
@@ -119,14 +118,23 @@ class Claiming:
             if wait := self._ledger.wait_ms(budgets):
                 self._connection.execute(SQL["lane_waits"], (self._now + wait, key.pool, key.destination, tenant))
                 continue
-            rows = self._connection.execute(SQL["due_recipients"], (key.pool, key.destination, tenant, self._now, BATCH_RECIPIENTS)).fetchall()
+            rows = self._due(key, tenant)
             messages.extend(self._lease(rows, min(allowed, self._ledger.available(budgets))))
             self._ledger.spend(budgets, len(messages))
-            self._connection.execute(SQL["lane_turn"], (self._now, key.pool, key.destination, tenant))
+            turn(self._connection, self._now, key.pool, key.destination, tenant)
             if messages:
                 break
         self._connection.execute(SQL["delete_empty_lanes"], (key.pool, key.destination))
         return messages
+
+    def _due(self, key: Key, tenant: str) -> list[_Due]:
+        """The tenant's due recipients for one batch, by priority, then by time."""
+        rows: list[_Due] = []
+        lane = (key.pool, key.destination, tenant)
+        for (priority,) in self._connection.execute(SQL["lane_priorities"], lane).fetchall():
+            left = BATCH_RECIPIENTS - len(rows)
+            rows += self._connection.execute(SQL["due_recipients"], (*lane, priority, self._now, left)).fetchall() if left else []
+        return rows
 
     def _lease(self, rows: list[_Due], allowed: int) -> list[ClaimedMessage]:
         by_message: dict[str, list[_Due]] = {}

@@ -16,7 +16,7 @@ from postroom_delivery.spool.model import (
     Settlement,
     State,
 )
-from postroom_delivery.spool.sqlite_accept import SQL, accept, insert_event, wake
+from postroom_delivery.spool.sqlite_accept import SQL, accept, insert_event, turn, wake
 from postroom_delivery.spool.sqlite_suppression import suppress
 
 _VERBS = {"retry": "retried", "hold": "held", "release": "released"}
@@ -101,7 +101,7 @@ def reschedule(connection: sqlite3.Connection, now: int, action: str, recipients
         changed += 1
         insert_event(connection, now, message, address, attempts, EventDetail(_VERBS[action], text="by command"))
         if action == "hold":
-            connection.execute(SQL["lane_turn"], (0, pool, destination, tenant))
+            turn(connection, 0, pool, destination, tenant)
         else:
             connection.execute(SQL["unblock_destination"], (pool, destination))
             wake(connection, pool, destination, tenant, now)

@@ -22,7 +22,7 @@ DELETE FROM body WHERE message = ? AND NOT EXISTS (SELECT 1 FROM message WHERE i
 DELETE FROM body WHERE message NOT IN (SELECT id FROM message);
 
 -- name: insert_recipient
-INSERT INTO recipient (message, address, domain, pool, destination, tenant, state, due_at, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, 'scheduled', ?, ?, ?);
+INSERT INTO recipient (message, address, domain, pool, destination, tenant, priority, state, due_at, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, ?, 'scheduled', ?, ?, ?);
 
 -- name: wake_lane
 INSERT INTO lane (pool, destination, tenant, next_due) VALUES (:pool, :destination, :tenant, :due)
@@ -79,17 +79,27 @@ UPDATE destination SET factor = ?, factor_at = ? WHERE pool = ? AND name = ?;
 -- name: due_lanes
 SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at LIMIT ?;
 
+-- name: lane_priorities
+-- The priorities that a lane has, highest first; one look into the index for each.
+WITH RECURSIVE found (priority) AS (
+  SELECT max(priority) FROM recipient WHERE pool = ?1 AND destination = ?2 AND tenant = ?3 AND state = 'scheduled'
+  UNION ALL
+  SELECT (SELECT max(r.priority) FROM recipient r WHERE r.pool = ?1 AND r.destination = ?2 AND r.tenant = ?3 AND r.state = 'scheduled' AND r.priority < found.priority)
+  FROM found WHERE found.priority IS NOT NULL
+) SELECT priority FROM found WHERE priority IS NOT NULL;
+
 -- name: due_recipients
 SELECT id, message, address, attempts, fence, notify, orcpt, delay_told FROM recipient
-WHERE pool = ? AND destination = ? AND tenant = ? AND state = 'scheduled' AND due_at <= ? ORDER BY due_at, id LIMIT ?;
+WHERE pool = ? AND destination = ? AND tenant = ? AND priority = ? AND state = 'scheduled' AND due_at <= ? ORDER BY due_at, id LIMIT ?;
 
 -- name: lease_recipient
 UPDATE recipient SET state = 'leased', fence = fence + 1, holder = ?, lease_until = ? WHERE id = ?;
 
 -- name: lane_turn
-UPDATE lane SET turn_at = ?, next_due = coalesce(
-  (SELECT min(due_at) FROM recipient WHERE pool = lane.pool AND destination = lane.destination AND tenant = lane.tenant AND state = 'scheduled'), 9223372036854775807)
-WHERE pool = ? AND destination = ? AND tenant = ?;
+UPDATE lane SET turn_at = ?, next_due = ? WHERE pool = ? AND destination = ? AND tenant = ?;
+
+-- name: first_due
+SELECT min(due_at) FROM recipient WHERE pool = ? AND destination = ? AND tenant = ? AND priority = ? AND state = 'scheduled';
 
 -- name: lane_next_due
 SELECT min(next_due) FROM lane WHERE pool = ? AND destination = ?;
