@@ -148,8 +148,9 @@ class QueueClient:
                 changed += (await call(request, timeout=SECONDS * 6)).changed
         return changed
 
-    async def list(self, *, states: Sequence[str] = (), domain: str = "", sender: str = "", limit: int = 100, after: str = "") -> list[Message]:
-        request = queue_pb2.ListRequest(states=states, domain=domain, sender=sender, limit=limit, after=after)
+    async def list(self, *, limit: int = 100, after: str = "", **which: Any) -> builtins.list[Message]:
+        """`which` are the fields of a ListRequest that select: states, domain, sender, tenant, pool, destination, last_class, received_before_ms."""
+        request = queue_pb2.ListRequest(limit=limit, after=after, **which)
         with _mapped():
             response = await self._stub.List(request, timeout=SECONDS)
         return [_message(summary) for summary in response.messages]
@@ -174,8 +175,9 @@ class QueueClient:
             async for event in self._stub.Events(request, timeout=None if follow else SECONDS * 6):
                 yield _event(event)
 
-    async def act(self, action: str, ids: Sequence[str], *, everything: bool = False, domain: str = "") -> int:
-        request = queue_pb2.ActRequest(action=ACTIONS[action], message_ids=ids, all=everything, domain=domain)
+    async def act(self, action: str, ids: Sequence[str], *, everything: bool = False, **which: Any) -> int:
+        """`which` as for `list`; it counts with `everything`."""
+        request = queue_pb2.ActRequest(action=ACTIONS[action], message_ids=ids, all=everything, filter=queue_pb2.ListRequest(**which))
         with _mapped():
             return (await self._stub.Act(request, timeout=SECONDS * 30)).changed
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from rich.table import Table
 from postroom_cli import show, story
 from postroom_cli.clients import ACTIONS, DeadLetter, Message, connected
 from postroom_cli.command import as_json, place, run
+from postroom_core.clock import SystemClock
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
 from postroom_delivery.classify import classify
@@ -37,18 +39,43 @@ def _dump(value: Any) -> None:
     click.echo(json.dumps(value, default=plain, ensure_ascii=False))
 
 
+def _selecting(command: Any) -> Any:
+    """The options that select recipients; the command gets them as `which`."""
+    options = (
+        click.option(
+            "--state", "states", multiple=True, help="scheduled, leased, held, delivered, bounced, expired, deleted; default: the open ones."
+        ),
+        click.option("--domain", default="", help="Only recipients of this domain."),
+        click.option("--sender", default="", help="Only this reverse-path."),
+        click.option("--tenant", default="", help="Only mail of this namespace."),
+        click.option("--pool", default="", help="Only this pool, NAMESPACE/NAME."),
+        click.option("--destination", default="", help="Only this destination, as `postroom stats` names it."),
+        click.option("--class", "last_class", default="", help="Only where the last reply was of this class."),
+        click.option("--older", type=float, default=0.0, help="Only what was received more than so many seconds ago."),
+    )
+
+    @functools.wraps(command)
+    def selecting(*arguments: Any, older: float, **values: Any) -> Any:
+        names = ("states", "domain", "sender", "tenant", "pool", "destination", "last_class")
+        which = {name: values.pop(name) for name in names}
+        which["received_before_ms"] = SystemClock().now_ms() - int(older * 1000) if older else 0
+        return command(*arguments, which=which, **values)
+
+    for option in reversed(options):
+        selecting = option(selecting)
+    return selecting
+
+
 @queue.command("ls")
-@click.option("--state", "states", multiple=True, help="scheduled, leased, held, delivered, bounced, expired, deleted; default: the open ones.")
-@click.option("--domain", default="", help="Only recipients of this domain.")
-@click.option("--sender", default="", help="Only this reverse-path.")
+@_selecting
 @click.option("--limit", default=100, type=click.IntRange(1, 1000), help="At most so many messages.")
 @as_json
-def list_(states: Sequence[str], domain: str, sender: str, limit: int, json_: bool) -> None:
+def list_(which: dict[str, Any], limit: int, json_: bool) -> None:
     """Messages in the queue, oldest first."""
 
     async def ask() -> list[Message]:
         async with connected(place()) as client:
-            return await client.list(states=states, domain=domain, sender=sender, limit=limit)
+            return await client.list(limit=limit, **which)
 
     messages = run(ask())
     if json_:
@@ -91,16 +118,16 @@ def show_(message_id: str, headers: bool, json_: bool) -> None:
 def _action(name: str, help_text: str) -> None:
     @queue.command(name, help=help_text)
     @click.argument("message_ids", nargs=-1)
-    @click.option("--all", "everything", is_flag=True, help="Every open message.")
-    @click.option("--domain", default="", help="With --all: only recipients of this domain.")
+    @click.option("--all", "everything", is_flag=True, help="Every open recipient that the other options select.")
+    @_selecting
     @as_json
-    def command(message_ids: Sequence[str], everything: bool, domain: str, json_: bool) -> None:
+    def command(message_ids: Sequence[str], everything: bool, which: dict[str, Any], json_: bool) -> None:
         if not message_ids and not everything:
             raise click.UsageError("name message ids, or --all")
 
         async def act() -> int:
             async with connected(place()) as client:
-                return await client.act(name, message_ids, everything=everything, domain=domain)
+                return await client.act(name, message_ids, everything=everything, **which)
 
         changed = run(act())
         _dump({"changed": changed}) if json_ else show.out.print(f"{changed} recipients changed")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17postroom/v1/queue.proto\x12\x0bpostroom.v1\"[\n\x0bListRequest\x12\x0e\n\x06states\x18\x01 \x03(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\"=\n\x0cListResponse\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.postroom.v1.MessageSummary\"\xc6\x01\n\x0eMessageSummary\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0creverse_path\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_ms\x18\x06 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12/\n\nrecipients\x18\x08 \x03(\x0b\x32\x1b.postroom.v1.RecipientState\"\x8f\x01\n\x0eRecipientState\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tdue_at_ms\x18\x03 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x12\n\nlast_reply\x18\x05 \x01(\t\x12\x12\n\nlast_class\x18\x06 \x01(\t\x12\x10\n\x08in_doubt\x18\x07 \x01(\x08\"2\n\x0bShowRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0f\n\x07headers\x18\x02 \x01(\x08\"\xea\x01\n\rMessageDetail\x12,\n\x07summary\x18\x01 \x01(\x0b\x32\x1b.postroom.v1.MessageSummary\x12\x14\n\x0cheader_block\x18\x02 \x01(\x0c\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x15\n\rhold_until_ms\x18\x06 \x01(\x03\x12\x15\n\rdeliver_by_ms\x18\x07 \x01(\x03\x12\x19\n\x11\x64\x65liver_by_return\x18\x08 \x01(\x08\x12\x10\n\x08priority\x18\t \x01(\x05\"B\n\rEventsRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xc6\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\r\n\x05\x63lass\x18\t \x01(\t\x12\x0e\n\x06remote\x18\n \x01(\t\x12\x0b\n\x03tls\x18\x0b \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\"\xca\x01\n\nActRequest\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1e.postroom.v1.ActRequest.Action\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\"Z\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\t\n\x05RETRY\x10\x01\x12\x08\n\x04HOLD\x10\x02\x12\x0b\n\x07RELEASE\x10\x03\x12\n\n\x06\x42OUNCE\x10\x04\x12\n\n\x06\x44\x45LETE\x10\x05\"\x1e\n\x0b\x41\x63tResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x03\"Q\n\x19SuspendDestinationRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tsuspended\x18\x03 \x01(\x08\"I\n\x12\x44\x65\x61\x64LettersRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tbefore_ms\x18\x02 \x01(\x03\x12\x11\n\tbefore_id\x18\x03 \x01(\t\"?\n\x13\x44\x65\x61\x64LettersResponse\x12(\n\x07letters\x18\x01 \x03(\x0b\x32\x17.postroom.v1.DeadLetter\"U\n\nDeadLetter\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cheader_block\x18\x04 \x01(\x0c\"\x0e\n\x0cStatsRequest\"\xf2\x01\n\rStatsResponse\x12>\n\nrecipients\x18\x01 \x03(\x0b\x32*.postroom.v1.StatsResponse.RecipientsEntry\x12\x0b\n\x03\x64ue\x18\x02 \x01(\x03\x12\x1a\n\x12oldest_due_seconds\x18\x03 \x01(\x03\x12\x10\n\x08in_doubt\x18\x04 \x01(\x03\x12\x33\n\x0c\x64\x65stinations\x18\x05 \x03(\x0b\x32\x1d.postroom.v1.DestinationStats\x1a\x31\n\x0fRecipientsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x92\x01\n\x10\x44\x65stinationStats\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tscheduled\x18\x03 \x01(\x03\x12\x13\n\x0b\x63onnections\x18\x04 \x01(\x05\x12\x11\n\tsuspended\x18\x05 \x01(\x08\x12\x12\n\nnext_at_ms\x18\x06 \x01(\x03\x12\x0c\n\x04pace\x18\x14 \x01(\x01\x32\xe2\x03\n\x05Queue\x12;\n\x04List\x12\x18.postroom.v1.ListRequest\x1a\x19.postroom.v1.ListResponse\x12<\n\x04Show\x12\x18.postroom.v1.ShowRequest\x1a\x1a.postroom.v1.MessageDetail\x12:\n\x06\x45vents\x12\x1a.postroom.v1.EventsRequest\x1a\x12.postroom.v1.Event0\x01\x12\x38\n\x03\x41\x63t\x12\x17.postroom.v1.ActRequest\x1a\x18.postroom.v1.ActResponse\x12V\n\x12SuspendDestination\x12&.postroom.v1.SuspendDestinationRequest\x1a\x18.postroom.v1.ActResponse\x12P\n\x0b\x44\x65\x61\x64Letters\x12\x1f.postroom.v1.DeadLettersRequest\x1a .postroom.v1.DeadLettersResponse\x12>\n\x05Stats\x12\x19.postroom.v1.StatsRequest\x1a\x1a.postroom.v1.StatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17postroom/v1/queue.proto\x12\x0bpostroom.v1\"\xbe\x01\n\x0bListRequest\x12\x0e\n\x06states\x18\x01 \x03(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x14 \x01(\t\x12\x0c\n\x04pool\x18\x15 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x16 \x01(\t\x12\x12\n\nlast_class\x18\x17 \x01(\t\x12\x1a\n\x12received_before_ms\x18\x18 \x01(\x03\"=\n\x0cListResponse\x12-\n\x08messages\x18\x01 \x03(\x0b\x32\x1b.postroom.v1.MessageSummary\"\xc6\x01\n\x0eMessageSummary\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0creverse_path\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x16\n\x0ereceived_at_ms\x18\x06 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12/\n\nrecipients\x18\x08 \x03(\x0b\x32\x1b.postroom.v1.RecipientState\"\x8f\x01\n\x0eRecipientState\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\tdue_at_ms\x18\x03 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x12\n\nlast_reply\x18\x05 \x01(\t\x12\x12\n\nlast_class\x18\x06 \x01(\t\x12\x10\n\x08in_doubt\x18\x07 \x01(\x08\"2\n\x0bShowRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0f\n\x07headers\x18\x02 \x01(\x08\"\xea\x01\n\rMessageDetail\x12,\n\x07summary\x18\x01 \x01(\x0b\x32\x1b.postroom.v1.MessageSummary\x12\x14\n\x0cheader_block\x18\x02 \x01(\x0c\x12\x12\n\ncredential\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x15\n\rhold_until_ms\x18\x06 \x01(\x03\x12\x15\n\rdeliver_by_ms\x18\x07 \x01(\x03\x12\x19\n\x11\x64\x65liver_by_return\x18\x08 \x01(\x08\x12\x10\n\x08priority\x18\t \x01(\x05\"B\n\rEventsRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\xc6\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\r\n\x05\x63lass\x18\t \x01(\t\x12\x0e\n\x06remote\x18\n \x01(\t\x12\x0b\n\x03tls\x18\x0b \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0c \x01(\x05\"\xf4\x01\n\nActRequest\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1e.postroom.v1.ActRequest.Action\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12(\n\x06\x66ilter\x18\x14 \x01(\x0b\x32\x18.postroom.v1.ListRequest\"Z\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\t\n\x05RETRY\x10\x01\x12\x08\n\x04HOLD\x10\x02\x12\x0b\n\x07RELEASE\x10\x03\x12\n\n\x06\x42OUNCE\x10\x04\x12\n\n\x06\x44\x45LETE\x10\x05\"\x1e\n\x0b\x41\x63tResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x03\"Q\n\x19SuspendDestinationRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tsuspended\x18\x03 \x01(\x08\"I\n\x12\x44\x65\x61\x64LettersRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tbefore_ms\x18\x02 \x01(\x03\x12\x11\n\tbefore_id\x18\x03 \x01(\t\"?\n\x13\x44\x65\x61\x64LettersResponse\x12(\n\x07letters\x18\x01 \x03(\x0b\x32\x17.postroom.v1.DeadLetter\"U\n\nDeadLetter\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cheader_block\x18\x04 \x01(\x0c\"\x0e\n\x0cStatsRequest\"\xf2\x01\n\rStatsResponse\x12>\n\nrecipients\x18\x01 \x03(\x0b\x32*.postroom.v1.StatsResponse.RecipientsEntry\x12\x0b\n\x03\x64ue\x18\x02 \x01(\x03\x12\x1a\n\x12oldest_due_seconds\x18\x03 \x01(\x03\x12\x10\n\x08in_doubt\x18\x04 \x01(\x03\x12\x33\n\x0c\x64\x65stinations\x18\x05 \x03(\x0b\x32\x1d.postroom.v1.DestinationStats\x1a\x31\n\x0fRecipientsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x92\x01\n\x10\x44\x65stinationStats\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x11\n\tscheduled\x18\x03 \x01(\x03\x12\x13\n\x0b\x63onnections\x18\x04 \x01(\x05\x12\x11\n\tsuspended\x18\x05 \x01(\x08\x12\x12\n\nnext_at_ms\x18\x06 \x01(\x03\x12\x0c\n\x04pace\x18\x14 \x01(\x01\x32\xe2\x03\n\x05Queue\x12;\n\x04List\x12\x18.postroom.v1.ListRequest\x1a\x19.postroom.v1.ListResponse\x12<\n\x04Show\x12\x18.postroom.v1.ShowRequest\x1a\x1a.postroom.v1.MessageDetail\x12:\n\x06\x45vents\x12\x1a.postroom.v1.EventsRequest\x1a\x12.postroom.v1.Event0\x01\x12\x38\n\x03\x41\x63t\x12\x17.postroom.v1.ActRequest\x1a\x18.postroom.v1.ActResponse\x12V\n\x12SuspendDestination\x12&.postroom.v1.SuspendDestinationRequest\x1a\x18.postroom.v1.ActResponse\x12P\n\x0b\x44\x65\x61\x64Letters\x12\x1f.postroom.v1.DeadLettersRequest\x1a .postroom.v1.DeadLettersResponse\x12>\n\x05Stats\x12\x19.postroom.v1.StatsRequest\x1a\x1a.postroom.v1.StatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,44 +33,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATSRESPONSE_RECIPIENTSENTRY']._loaded_options = None
   _globals['_STATSRESPONSE_RECIPIENTSENTRY']._serialized_options = b'8\001'
-  _globals['_LISTREQUEST']._serialized_start=40
-  _globals['_LISTREQUEST']._serialized_end=131
-  _globals['_LISTRESPONSE']._serialized_start=133
-  _globals['_LISTRESPONSE']._serialized_end=194
-  _globals['_MESSAGESUMMARY']._serialized_start=197
-  _globals['_MESSAGESUMMARY']._serialized_end=395
-  _globals['_RECIPIENTSTATE']._serialized_start=398
-  _globals['_RECIPIENTSTATE']._serialized_end=541
-  _globals['_SHOWREQUEST']._serialized_start=543
-  _globals['_SHOWREQUEST']._serialized_end=593
-  _globals['_MESSAGEDETAIL']._serialized_start=596
-  _globals['_MESSAGEDETAIL']._serialized_end=830
-  _globals['_EVENTSREQUEST']._serialized_start=832
-  _globals['_EVENTSREQUEST']._serialized_end=898
-  _globals['_EVENT']._serialized_start=901
-  _globals['_EVENT']._serialized_end=1099
-  _globals['_ACTREQUEST']._serialized_start=1102
-  _globals['_ACTREQUEST']._serialized_end=1304
-  _globals['_ACTREQUEST_ACTION']._serialized_start=1214
-  _globals['_ACTREQUEST_ACTION']._serialized_end=1304
-  _globals['_ACTRESPONSE']._serialized_start=1306
-  _globals['_ACTRESPONSE']._serialized_end=1336
-  _globals['_SUSPENDDESTINATIONREQUEST']._serialized_start=1338
-  _globals['_SUSPENDDESTINATIONREQUEST']._serialized_end=1419
-  _globals['_DEADLETTERSREQUEST']._serialized_start=1421
-  _globals['_DEADLETTERSREQUEST']._serialized_end=1494
-  _globals['_DEADLETTERSRESPONSE']._serialized_start=1496
-  _globals['_DEADLETTERSRESPONSE']._serialized_end=1559
-  _globals['_DEADLETTER']._serialized_start=1561
-  _globals['_DEADLETTER']._serialized_end=1646
-  _globals['_STATSREQUEST']._serialized_start=1648
-  _globals['_STATSREQUEST']._serialized_end=1662
-  _globals['_STATSRESPONSE']._serialized_start=1665
-  _globals['_STATSRESPONSE']._serialized_end=1907
-  _globals['_STATSRESPONSE_RECIPIENTSENTRY']._serialized_start=1858
-  _globals['_STATSRESPONSE_RECIPIENTSENTRY']._serialized_end=1907
-  _globals['_DESTINATIONSTATS']._serialized_start=1910
-  _globals['_DESTINATIONSTATS']._serialized_end=2056
-  _globals['_QUEUE']._serialized_start=2059
-  _globals['_QUEUE']._serialized_end=2541
+  _globals['_LISTREQUEST']._serialized_start=41
+  _globals['_LISTREQUEST']._serialized_end=231
+  _globals['_LISTRESPONSE']._serialized_start=233
+  _globals['_LISTRESPONSE']._serialized_end=294
+  _globals['_MESSAGESUMMARY']._serialized_start=297
+  _globals['_MESSAGESUMMARY']._serialized_end=495
+  _globals['_RECIPIENTSTATE']._serialized_start=498
+  _globals['_RECIPIENTSTATE']._serialized_end=641
+  _globals['_SHOWREQUEST']._serialized_start=643
+  _globals['_SHOWREQUEST']._serialized_end=693
+  _globals['_MESSAGEDETAIL']._serialized_start=696
+  _globals['_MESSAGEDETAIL']._serialized_end=930
+  _globals['_EVENTSREQUEST']._serialized_start=932
+  _globals['_EVENTSREQUEST']._serialized_end=998
+  _globals['_EVENT']._serialized_start=1001
+  _globals['_EVENT']._serialized_end=1199
+  _globals['_ACTREQUEST']._serialized_start=1202
+  _globals['_ACTREQUEST']._serialized_end=1446
+  _globals['_ACTREQUEST_ACTION']._serialized_start=1356
+  _globals['_ACTREQUEST_ACTION']._serialized_end=1446
+  _globals['_ACTRESPONSE']._serialized_start=1448
+  _globals['_ACTRESPONSE']._serialized_end=1478
+  _globals['_SUSPENDDESTINATIONREQUEST']._serialized_start=1480
+  _globals['_SUSPENDDESTINATIONREQUEST']._serialized_end=1561
+  _globals['_DEADLETTERSREQUEST']._serialized_start=1563
+  _globals['_DEADLETTERSREQUEST']._serialized_end=1636
+  _globals['_DEADLETTERSRESPONSE']._serialized_start=1638
+  _globals['_DEADLETTERSRESPONSE']._serialized_end=1701
+  _globals['_DEADLETTER']._serialized_start=1703
+  _globals['_DEADLETTER']._serialized_end=1788
+  _globals['_STATSREQUEST']._serialized_start=1790
+  _globals['_STATSREQUEST']._serialized_end=1804
+  _globals['_STATSRESPONSE']._serialized_start=1807
+  _globals['_STATSRESPONSE']._serialized_end=2049
+  _globals['_STATSRESPONSE_RECIPIENTSENTRY']._serialized_start=2000
+  _globals['_STATSRESPONSE_RECIPIENTSENTRY']._serialized_end=2049
+  _globals['_DESTINATIONSTATS']._serialized_start=2052
+  _globals['_DESTINATIONSTATS']._serialized_end=2198
+  _globals['_QUEUE']._serialized_start=2201
+  _globals['_QUEUE']._serialized_end=2683
 # @@protoc_insertion_point(module_scope)

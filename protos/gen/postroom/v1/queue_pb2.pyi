@@ -28,6 +28,11 @@ class ListRequest(_message.Message):
     SENDER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    LAST_CLASS_FIELD_NUMBER: _builtins.int
+    RECEIVED_BEFORE_MS_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """recipient domain, empty: all"""
     sender: _builtins.str
@@ -36,6 +41,15 @@ class ListRequest(_message.Message):
     """1 to 1000"""
     after: _builtins.str
     """message id of the last row seen"""
+    tenant: _builtins.str
+    """of the following, empty: all"""
+    pool: _builtins.str
+    destination: _builtins.str
+    """as Stats names it"""
+    last_class: _builtins.str
+    """class of the last reply"""
+    received_before_ms: _builtins.int
+    """0: all"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """empty: scheduled, leased, held"""
@@ -48,10 +62,15 @@ class ListRequest(_message.Message):
         sender: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        last_class: _builtins.str = ...,
+        received_before_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "domain", b"domain", "limit", b"limit", "sender", b"sender", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "destination", b"destination", "domain", b"domain", "last_class", b"last_class", "limit", b"limit", "pool", b"pool", "received_before_ms", b"received_before_ms", "sender", b"sender", "states", b"states", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,6 +363,7 @@ class ActRequest(_message.Message):
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     action: Global___ActRequest.Action.ValueType
     all: _builtins.bool
     domain: _builtins.str
@@ -352,6 +372,10 @@ class ActRequest(_message.Message):
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """empty with `all`: every message"""
 
+    @_builtins.property
+    def filter(self) -> Global___ListRequest:
+        """with `all`: only recipients that it selects; its limit and after do not count"""
+
     def __init__(
         self,
         *,
@@ -359,10 +383,11 @@ class ActRequest(_message.Message):
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         all: _builtins.bool = ...,
         domain: _builtins.str = ...,
+        filter: Global___ListRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all", b"all", "domain", b"domain", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all", b"all", "domain", b"domain", "filter", b"filter", "message_ids", b"message_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -149,24 +149,24 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         if not request.all and not request.message_ids:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name message ids, or all")
         changed = 0
-        async for message in self._chosen(request):
-            changed += await self._act(request.action, message)
+        which = wire.chosen(request, MOST_LISTED)
+        async for message in self._chosen(request, which):
+            changed += await self._act(request.action, message, which)
         return queue_pb2.ActResponse(changed=changed)
 
-    async def _chosen(self, request: queue_pb2.ActRequest) -> AsyncIterator[MessageRow]:
+    async def _chosen(self, request: queue_pb2.ActRequest, which: ListFilter) -> AsyncIterator[MessageRow]:
         """Page by page, so that a million messages never stand in memory."""
         for message_id in request.message_ids:
             row = await self._spool.show(message_id)
             if row is not None:
                 yield row
-        after = ""
-        while request.all and (rows := await self._spool.list_messages(ListFilter(domain=request.domain, limit=MOST_LISTED, after=after))):
+        while request.all and (rows := await self._spool.list_messages(which)):
             for row in rows:
                 yield row
-            after = rows[-1].id
+            which = replace(which, after=rows[-1].id)
 
-    async def _act(self, action: queue_pb2.ActRequest.Action.ValueType, message: MessageRow) -> int:
-        open_rows = [r for r in message.recipients if r.state in OPEN_STATES and r.state is not State.LEASED]
+    async def _act(self, action: queue_pb2.ActRequest.Action.ValueType, message: MessageRow, which: ListFilter) -> int:
+        open_rows = [r for r in message.recipients if r.state in OPEN_STATES and r.state is not State.LEASED and which.fits(r)]
         now = self._clock.now_ms()
         names = {queue_pb2.ActRequest.RETRY: "retry", queue_pb2.ActRequest.HOLD: "hold", queue_pb2.ActRequest.RELEASE: "release"}
         if action in names:

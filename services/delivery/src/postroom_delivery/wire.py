@@ -1,5 +1,7 @@
 """Between protobuf and the spool's values. Nothing else of delivery sees a protobuf object."""
 
+from dataclasses import replace
+
 from postroom.v1 import queue_pb2, spool_pb2
 from postroom_core.reply import Reply
 from postroom_delivery.spool.model import Allowance, DeadLetter, EventRow, ListFilter, MailOptions, MessageRow, NewMessage, NewRecipient, Stats
@@ -113,7 +115,24 @@ def dead_letter(letter: DeadLetter) -> queue_pb2.DeadLetter:
 
 def list_filter(request: queue_pb2.ListRequest, most: int) -> ListFilter:
     states = tuple(request.states) or ListFilter().states
-    return ListFilter(states, request.domain, request.sender, min(max(1, request.limit or 100), most), request.after)
+    return ListFilter(
+        states=states,
+        domain=request.domain,
+        sender=request.sender,
+        limit=min(max(1, request.limit or 100), most),
+        after=request.after,
+        tenant=request.tenant,
+        pool=request.pool,
+        destination=request.destination,
+        classification=request.last_class,
+        received_before=request.received_before_ms,
+    )
+
+
+def chosen(request: queue_pb2.ActRequest, most: int) -> ListFilter:
+    """The recipients that a command means: those of the filter, in open states unless it names some; `domain` narrows it further."""
+    which = list_filter(request.filter, most)
+    return replace(which, limit=most, after="", domain=request.domain or which.domain)
 
 
 def stats(found: Stats, now: int) -> queue_pb2.StatsResponse:

@@ -246,6 +246,7 @@ class RecipientRow:
     ambiguous: bool
     notify: str = ""
     orcpt: str = ""
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,13 +300,27 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class ListFilter:
-    """Which messages; "" is any. Pages by `after`, the id of the last row seen."""
+    """Which recipients; "" is any, `received_before` 0 too. Pages by `after`, the id of the last message seen."""
 
     states: tuple[str, ...] = tuple(state.value for state in OPEN_STATES)
     domain: str = ""
     sender: str = ""
     limit: int = 100
     after: str = ""
+    tenant: str = ""
+    pool: str = ""
+    destination: str = ""
+    classification: str = ""
+    received_before: int = 0
+
+    def fits(self, recipient: RecipientRow) -> bool:
+        """Whether a recipient of a message that was found is one that was meant; what holds for the whole message is not asked again."""
+        return (
+            recipient.state.value in self.states
+            and self.domain in ("", recipient.address.rpartition("@")[2])
+            and self.destination in ("", recipient.destination)
+            and self.classification in ("", recipient.last_class)
+        )
 
 
 @dataclass(frozen=True, slots=True)

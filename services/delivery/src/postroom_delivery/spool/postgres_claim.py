@@ -16,7 +16,8 @@ from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
 from postroom_delivery.spool.postgres_link import Transaction
-from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, NEVER, POOL_FULL_MS
+from postroom_delivery.spool.sqlite_accept import NEVER
+from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, POOL_FULL_MS
 
 # What other processes have locked is due but not ours: look again after this long instead of at once.
 BUSY_MS = 50

@@ -57,7 +57,8 @@ def _recipient(columns: Sequence[Any]) -> RecipientRow:
 
 async def list_messages(connection: Connection, which: ListFilter) -> list[MessageRow]:
     """Messages with at least one recipient that fits, oldest first."""
-    rows = await connection.fetch(SQL["list_messages"], which.after, list(which.states), which.domain, which.sender, which.limit)
+    more = (which.tenant, which.pool, which.destination, which.classification, which.received_before)
+    rows = await connection.fetch(SQL["list_messages"], which.after, list(which.states), which.domain, which.sender, which.limit, *more)
     return await _messages(connection, [row["message"] for row in rows])
 
 

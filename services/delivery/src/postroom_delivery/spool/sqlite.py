@@ -262,7 +262,7 @@ async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: Limi
             migrate(connection, str(path))
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(SQL["delete_orphans"])
-            sqlite_claim.recover(connection, now, sqlite_claim.NEVER)
+            sqlite_claim.recover(connection, now, sqlite_accept.NEVER)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise Permanent(f"the spool {path} cannot be used: {error}") from error

@@ -33,17 +33,28 @@ def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
     )
 
 
-def _recipient(row: tuple[int, str, str, int, int, str, str, int, str, str]) -> RecipientRow:
-    number, address, state, due_at, attempts, reply, classification, ambiguous, notify, orcpt = row
-    return RecipientRow(number, address, State(state), due_at, attempts, reply, classification, bool(ambiguous), notify, orcpt)
+def _recipient(row: tuple[int, str, str, int, int, str, str, int, str, str, str]) -> RecipientRow:
+    number, address, state, due_at, attempts, reply, classification, ambiguous, *rest = row
+    return RecipientRow(number, address, State(state), due_at, attempts, reply, classification, bool(ambiguous), *rest)
 
 
 def list_messages(connection: sqlite3.Connection, which: ListFilter) -> list[MessageRow]:
     """Messages with at least one recipient that fits, oldest first."""
     marks = ", ".join("?" for _ in which.states)
-    query = f"""SELECT DISTINCT message FROM recipient WHERE message > ? AND state IN ({marks})
-        AND (? = '' OR domain = ?) AND (? = '' OR message IN (SELECT id FROM message WHERE reverse_path = ?)) ORDER BY message LIMIT ?"""
-    values = (which.after, *which.states, which.domain, which.domain, which.sender, which.sender, which.limit)
+    # Only what is asked for is in the statement: the engine then takes the index that fits.
+    asked = {
+        "domain = ?": which.domain,
+        "message IN (SELECT id FROM message WHERE reverse_path = ?)": which.sender,
+        "tenant = ?": which.tenant,
+        "pool = ?": which.pool,
+        "destination = ?": which.destination,
+        "last_class = ?": which.classification,
+        "(SELECT received_at FROM message WHERE id = recipient.message) < ?": which.received_before,
+    }
+    given = {condition: value for condition, value in asked.items() if value}
+    conditions = " AND ".join(("message > ?", f"state IN ({marks})", *given))
+    query = f"SELECT DISTINCT message FROM recipient WHERE {conditions} ORDER BY message LIMIT ?"
+    values = (which.after, *which.states, *given.values(), which.limit)
     found = [show(connection, row[0]) for row in connection.execute(query, values).fetchall()]
     return [message for message in found if message is not None]
 

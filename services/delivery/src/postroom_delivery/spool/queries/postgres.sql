@@ -285,7 +285,7 @@ SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size,
 -- name: recipient_rows
 -- Of each message the first 1000.
 SELECT given.id AS message, r.* FROM unnest($1::text[]) AS given(id) CROSS JOIN LATERAL (
-  SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous > 0 AS ambiguous, notify, orcpt FROM recipient
+  SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous > 0 AS ambiguous, notify, orcpt, destination FROM recipient
   WHERE message = given.id ORDER BY id LIMIT 1000) AS r;
 
 -- name: dead_letters
@@ -348,7 +348,9 @@ SELECT substr(relname, 7)::bigint AS day FROM pg_inherits JOIN pg_class ON pg_cl
 
 -- name: list_messages
 SELECT DISTINCT message FROM recipient WHERE message > $1 AND state = ANY($2::text[]) AND ($3 = '' OR domain = $3)
-  AND ($4 = '' OR message IN (SELECT id FROM message WHERE reverse_path = $4)) ORDER BY message LIMIT $5;
+  AND ($4 = '' OR message IN (SELECT id FROM message WHERE reverse_path = $4))
+  AND ($6 = '' OR tenant = $6) AND ($7 = '' OR pool = $7) AND ($8 = '' OR destination = $8) AND ($9 = '' OR last_class = $9)
+  AND ($10 = 0::bigint OR (SELECT received_at FROM message m WHERE m.id = recipient.message) < $10) ORDER BY message LIMIT $5;
 
 -- Suppression
 

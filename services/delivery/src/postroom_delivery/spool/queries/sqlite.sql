@@ -169,7 +169,7 @@ SELECT id, reverse_path, pool, tenant, domain, credential, client_address, size,
   smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ?;
 
 -- name: recipient_rows
-SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous, notify, orcpt FROM recipient WHERE message = ? ORDER BY id LIMIT 1000;
+SELECT id, address, state, due_at, attempts, last_reply, last_class, ambiguous, notify, orcpt, destination FROM recipient WHERE message = ? ORDER BY id LIMIT 1000;
 
 -- name: events_of_message
 SELECT number, at, message, recipient, kind, code, enhanced, text, class, remote, tls, attempt FROM event WHERE message = ? AND number > ? ORDER BY number LIMIT ?;
