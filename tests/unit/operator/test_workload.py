@@ -107,7 +107,8 @@ def test_the_service_is_headless_and_the_budget_counts_the_pools_own_pods() -> N
 @pytest.mark.parametrize(
     ("wanted", "embedded", "keda", "provider", "reason"),
     [
-        ("Auto", False, True, "KEDA", "KEDA"),
+        ("Auto", False, True, "HPA", "HPA"),
+        ("KEDA", False, True, "KEDA", "MetricAbsent"),
         ("Auto", False, False, "HPA", "HPA"),
         ("HPA", False, True, "HPA", "HPA"),
         ("KEDA", False, False, "None", "ProviderAbsent"),

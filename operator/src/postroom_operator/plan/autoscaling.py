@@ -1,8 +1,8 @@
 """Who says how many delivery pods a pool has. Pure.
 
 KEDA asks delivery itself for the messages that are due now and permitted by limits, per replica, and for the age of the oldest of them. Deferred
-and throttled mail never scales anything up: more pods would not send it sooner. Without KEDA there is an HPA on CPU; with SQLite there is none,
-because one process owns the spool.
+and throttled mail never scales anything up: more pods would not send it sooner. Delivery does not serve that metric yet, so Auto is an HPA on CPU
+and KEDA says what is missing. With SQLite there is no autoscaler, because one process owns the spool.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,9 @@ def choose(spec: Object, *, embedded: bool, keda: bool) -> Choice:
         return Choice("None", Condition("AutoscalerReady", "True", "NotScalable", told))
     if wanted == "None":
         return Choice("None", Condition("AutoscalerReady", "True", "Off"))
-    if keda and wanted in ("Auto", "KEDA"):
-        return Choice("KEDA", Condition("AutoscalerReady", "True", "KEDA"))
+    if keda and wanted == "KEDA":
+        told = "delivery does not serve the metric yet, so KEDA keeps fallbackReplicas; use HPA"
+        return Choice("KEDA", Condition("AutoscalerReady", "False", "MetricAbsent", told))
     if wanted == "KEDA":
         return Choice(
             "None", Condition("AutoscalerReady", "False", "ProviderAbsent", "KEDA's ScaledObject is not served here; install KEDA or use HPA")
