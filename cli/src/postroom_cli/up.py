@@ -87,7 +87,7 @@ class Up:
     async def _front(self, servers: tuple[str, ...]) -> AsyncIterator[None]:
         """The HTTP port: the page, metrics of all services, health, readiness."""
         options = self._options
-        app = front.application({name: options.layout.http(name) for name in SERVICES})
+        app = front.application({name: options.layout.http(name) for name in SERVICES}, options.layout.http("api"))
         install(app, page.page(page.Checks(options.layout, options.own_name, servers), lambda: self._world.plan.records))
         async with http.serve(f"{options.listen}:{options.ports['http']}", app):
             yield
@@ -135,6 +135,7 @@ class Up:
             "ingress": {
                 "SIGNER_TARGET": f"unix:{layout.socket('signer')}",
                 "DELIVERY_TARGET": f"unix:{layout.socket('delivery')}",
+                "LISTEN_HTTP": f"unix:{layout.http('api')}",
                 **{f"LISTEN_{port.upper()}": f"{options.listen}:{options.ports[port]}" for port in ("submission", "tls", "relay")},
             },
         }[name]

@@ -211,6 +211,7 @@ class MessageDetail(_message.Message):
     DELIVER_BY_MS_FIELD_NUMBER: _builtins.int
     DELIVER_BY_RETURN_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    ENVID_FIELD_NUMBER: _builtins.int
     header_block: _builtins.bytes
     credential: _builtins.str
     client_address: _builtins.str
@@ -223,6 +224,8 @@ class MessageDetail(_message.Message):
     """returned after deliver_by_ms; else a delay is told"""
     priority: _builtins.int
     """RFC 6710"""
+    envid: _builtins.str
+    """RFC 3461, xtext; of a message by HTTP with an idempotency key what tells its content"""
     @_builtins.property
     def summary(self) -> Global___MessageSummary: ...
     def __init__(
@@ -237,10 +240,11 @@ class MessageDetail(_message.Message):
         deliver_by_ms: _builtins.int = ...,
         deliver_by_return: _builtins.bool = ...,
         priority: _builtins.int = ...,
+        envid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "credential", b"credential", "deliver_by_ms", b"deliver_by_ms", "deliver_by_return", b"deliver_by_return", "domain", b"domain", "header_block", b"header_block", "hold_until_ms", b"hold_until_ms", "priority", b"priority", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "credential", b"credential", "deliver_by_ms", b"deliver_by_ms", "deliver_by_return", b"deliver_by_return", "domain", b"domain", "envid", b"envid", "header_block", b"header_block", "hold_until_ms", b"hold_until_ms", "priority", b"priority", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

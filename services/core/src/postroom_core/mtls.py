@@ -25,6 +25,7 @@ ANYBODY = frozenset({"ingress", "delivery", "signer", "operator", "cli"})
 CALLERS: Mapping[str, frozenset[str]] = {
     "/postroom.v1.Spool/": frozenset({"ingress"}),
     "/postroom.v1.Queue/": frozenset({"cli", "operator"}),
+    "/postroom.v1.Queue/Show": frozenset({"cli", "operator", "ingress"}),
     "/postroom.v1.Analytics/": frozenset({"cli", "operator"}),
     "/postroom.v1.Suppression/Filter": frozenset({"ingress"}),
     "/postroom.v1.Suppression/Lookup": frozenset({"ingress"}),

@@ -88,6 +88,7 @@ def detail(row: MessageRow, *, headers: bool) -> queue_pb2.MessageDetail:
         deliver_by_ms=row.options.deliver_by,
         deliver_by_return=row.options.deliver_by_return,
         priority=row.options.priority,
+        envid=row.envid,
     )
 
 

@@ -14,7 +14,9 @@ from postroom_core.documents import Certificate, Domain
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_core.snapshot import Snapshot
+from postroom_ingress import web
 from postroom_ingress.admission import Limits
+from postroom_ingress.api import Api
 from postroom_ingress.authenticator import Authenticator
 from postroom_ingress.clients import Deliveries, SignerClient
 from postroom_ingress.connections import Connections
@@ -25,6 +27,7 @@ from postroom_ingress.policy import Policy
 from postroom_ingress.reception import Services
 from postroom_ingress.session import Listener
 from postroom_ingress.settings import Settings
+from postroom_ingress.submission import Submission
 from postroom_ingress.tls import Tls
 from postroom_ingress.tokens import Issuer, Tokens
 
@@ -112,7 +115,8 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
     async with contextlib.AsyncExitStack() as stack:
         spool = Deliveries(lambda target: rpc.connect(target, "delivery", settings.grpc_tls), settings.delivery_target, SystemClock())
         stack.push_async_callback(spool.close)
-        state = State(spool, needs_certificate=any(port.implicit_tls for _, port in ports(settings)))
+        open_http = bool(settings.listen_http) and not web.is_private(settings.listen_http)
+        state = State(spool, needs_certificate=open_http or any(port.implicit_tls for _, port in ports(settings)))
         directory = Directory(source(settings.directory))
         directory.subscribe(state.replace)
         with contextlib.suppress(Transient):  # not published yet: readiness says so
@@ -146,6 +150,10 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
                 services=services,
             )
             await listeners.open(port, listener)
+        if settings.listen_http:
+            submission = Submission(services, settings.hostname, settings.max_message_bytes, settings.max_recipients)
+            api = Api(submission, authenticator, spool).application()
+            await stack.enter_async_context(web.serve(settings.listen_http, api, state.tls.current(), shared=settings.ingress_worker))
         listening = True
         log.info("ingress is serving", listeners=repr(listeners))
         await stopping.wait()

@@ -10,7 +10,7 @@ from enum import Enum
 import grpc
 from grpc import aio
 
-from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc, suppression_pb2, suppression_pb2_grpc
+from postroom.v1 import queue_pb2, queue_pb2_grpc, signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc, suppression_pb2, suppression_pb2_grpc
 from postroom_core.clock import Clock
 from postroom_core.errors import Unavailable
 from postroom_core.reply import Reply
@@ -141,15 +141,55 @@ class Upload:
             raise Unavailable(f"spool: {_code(error)}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class RecipientStatus:
+    """A recipient of a message in the spool; `due_at` in Unix milliseconds."""
+
+    address: str
+    state: str
+    attempts: int
+    due_at: int
+    last_reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A message in the spool; times in Unix milliseconds."""
+
+    message_id: str
+    tenant: str
+    domain: str
+    credential: str
+    envid: str
+    reverse_path: str
+    received_at: int
+    expires_at: int
+    recipients: tuple[RecipientStatus, ...]
+
+
 class SpoolClient:
-    """Hands messages over to one delivery."""
+    """Hands messages over to one delivery, and asks what became of one."""
 
     def __init__(self, channel: aio.Channel) -> None:
         self._stub = spool_pb2_grpc.SpoolStub(channel)
+        self._queue = queue_pb2_grpc.QueueStub(channel)
         self._batcher: Batcher[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse] = Batcher(self._call, lambda chunk: chunk.ByteSize(), BOUNDS)
 
     def upload(self, envelope: Envelope) -> Upload:
         return Upload(self, envelope)
+
+    async def show(self, message_id: str) -> Status | None:
+        """None when it is unknown. Raises Unavailable."""
+        try:
+            found = await self._queue.Show(queue_pb2.ShowRequest(message_id=message_id), timeout=LOOKUP_SECONDS)
+        except grpc.RpcError as error:
+            if isinstance(error, aio.AioRpcError) and error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise Unavailable(f"queue: {_code(error)}") from error
+        summary = found.summary
+        recipients = (RecipientStatus(r.address, r.state, r.attempts, r.due_at_ms, r.last_reply) for r in summary.recipients)
+        who = (summary.message_id, summary.tenant, found.domain, found.credential, found.envid)
+        return Status(*who, summary.reverse_path, summary.received_at_ms, summary.expires_at_ms, tuple(recipients))
 
     def stream(self) -> aio.StreamUnaryCall[spool_pb2.EnqueueChunk, spool_pb2.EnqueueResponse]:
         """A call for one message in chunks."""
@@ -210,6 +250,10 @@ class Deliveries:
     def upload(self, envelope: Envelope, target: str = "") -> Upload:
         """Of one message to the delivery at `target`, "" is the default. Raises Unavailable when there is none."""
         return self._at(target)[1].upload(envelope)
+
+    async def show(self, message_id: str, target: str = "") -> Status | None:
+        """A message of the delivery at `target`. Raises Unavailable."""
+        return await self._at(target)[1].show(message_id)
 
     async def suppressed(self, target: str, tenant: str, domain: str, address: str) -> Reply | None:
         """The reply to a recipient that gets no mail any more, by the list of the delivery at `target`."""

@@ -145,6 +145,15 @@ class Reception:
             MESSAGES.labels(f"{fault.kind}xx").inc()
         return fault or Reply(250, "2.0.0", f"{size} octets received")
 
+    async def take(self, content: bytes) -> Reply | None:
+        """The next octets of a message that comes as a whole (HTTP); the fault that it has so far. An order for `chunks` only."""
+        await self._or_abandon(self._take(self._reader.feed(content)))
+        return self._reader.fault or self._fault
+
+    async def end(self) -> Reply:
+        """Answers what was taken."""
+        return await self._answer()
+
     def abandon(self) -> None:
         """Leaves nothing of the message in the spool. Idempotent."""
         if self._upload is not None:

@@ -13,6 +13,7 @@ class Settings(ServiceSettings):
     listen_submission: str = Field(default="", description="submission with STARTTLS (RFC 6409)")
     listen_tls: str = Field(default="", description="submission with implicit TLS (RFC 8314)")
     listen_relay: str = Field(default="", description="relay for clients known by their address, or by AUTH")
+    listen_http: str = Field(default="", description="submission by HTTP, ADDRESS:PORT or unix:PATH; in clear only where nobody else can listen in")
     signer_target: str = Field(description="gRPC target of the signer")
     delivery_target: str = Field(default="", description="gRPC target of delivery, for domains that name none")
     max_message_bytes: int = Field(
@@ -73,6 +74,17 @@ class Settings(ServiceSettings):
     def _proxies(self) -> "Settings":
         if self.proxy_listeners and not self.proxy_networks:
             raise ValueError("POSTROOM_PROXY_LISTENERS needs POSTROOM_PROXY_NETWORKS: from where PROXY headers are believed")
+        return self
+
+    @field_validator("listen_http")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        return value if value.startswith("unix:") else cls._address(value)
+
+    @model_validator(mode="after")
+    def _one_socket(self) -> "Settings":
+        if self.listen_http.startswith("unix:") and self.ingress_processes > 1:
+            raise ValueError("POSTROOM_LISTEN_HTTP as a unix socket is for one process; give it an ADDRESS:PORT")
         return self
 
     @field_validator("listen_submission", "listen_tls", "listen_relay")

@@ -31,12 +31,15 @@ class Trace:
     authenticated: bool
     recipient: str
     utf8: bool = False  # the transaction has SMTPUTF8
+    http: bool = False  # it came by HTTP
 
 
 def received(trace: Trace) -> bytes:
     """The Received field."""
     protocol = "SMTP" if not trace.esmtp else "UTF8SMTP" if trace.utf8 else "ESMTP"
-    if trace.esmtp:
+    if trace.http:
+        protocol = "HTTP"
+    elif trace.esmtp:
         protocol += ("S" if trace.tls_cipher else "") + ("A" if trace.authenticated else "")
     client = f"IPv6:{trace.client}" if ":" in trace.client else trace.client
     lines = [f"Received: from {_UNSAFE.sub('?', trace.helo)[:255]} ([{client}])", f"by {trace.own_name} with {protocol}"]

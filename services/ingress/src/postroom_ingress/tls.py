@@ -89,7 +89,8 @@ class Tls:
         return context
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
-        chosen = self._named(name.lower().rstrip(".")) if name else None
+        # The default too: a listener that was opened long ago still begins with the context of that time.
+        chosen = (self._named(name.lower().rstrip(".")) if name else None) or self._default
         if chosen is not None:
             connection.context = chosen
 
