@@ -9,7 +9,10 @@ import argparse
 import asyncio
 import pathlib
 import statistics
+import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))  # the PostgreSQL server of the tests
 
 from contenders import Contender, Postroom, free_port, make_key
 from measure import Case, CountingSink, Result, one_run
