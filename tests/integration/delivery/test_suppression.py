@@ -8,8 +8,9 @@ from typing import Any
 
 from grpc import aio
 
-from postroom.v1 import suppression_pb2, suppression_pb2_grpc
+from postroom.v1 import spool_pb2, suppression_pb2, suppression_pb2_grpc
 from postroom_core import rpc
+from postroom_core.documents import SenderDomain
 from postroom_core.suppression import Filter, keys
 from postroom_core.testing.faults import Rule, script
 
@@ -104,5 +105,25 @@ def test_a_complaint_about_a_delivered_message_is_told_and_keeps_the_domain_away
             assert "complaint" in found.text
             unknown = await stub(channel).Report(suppression_pb2.SuppressionReport(content=ARF.encode()))
             assert (unknown.kind, unknown.text) == ("", "the report is about no message that is known here")
+
+    asyncio.run(scenario())
+
+
+def test_mail_of_a_domain_with_a_return_path_leaves_with_it_and_our_own_notices_do_not(tmp_path: pathlib.Path) -> None:
+    ours = SenderDomain(name="d.example", tenant="default", signed=False, return_path="reports@bounce.d.example")
+
+    async def scenario() -> None:
+        refused = Rule("RCPT", b"552 5.2.2 full", argument="full@")
+        async with delivery(tmp_path, script=script([refused]), domains=[ours]) as running:
+            await running.enqueue("b@x.example", "full@x.example")
+            messages = await running.sink.wait_for(2)
+            asked = spool_pb2.Recipient(address="c@x.example", notify=["SUCCESS", "FAILURE"])
+            await running.until(await running.enqueue(recipients=[asked]), "delivered")
+            assert [message.reverse_path for message in running.sink.messages if "c@x.example" in message.recipients] == ["a@d.example"]
+            messages = [message for message in running.sink.messages if message.recipients != ("c@x.example",)][:2]
+            assert sorted((message.reverse_path, message.recipients) for message in messages) == [
+                ("", ("a@d.example",)),
+                ("reports@bounce.d.example", ("b@x.example",)),
+            ]
 
     asyncio.run(scenario())

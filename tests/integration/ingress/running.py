@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc
+from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc, suppression_pb2, suppression_pb2_grpc
 from postroom_core import rpc
 from postroom_core.directory import publish
 from postroom_core.documents import Certificate, Client, Credential, Domain, Limits
 from postroom_core.lifecycle import Stopping
+from postroom_core.suppression import Filter, keys, normal
 from postroom_core.testing.certificate import self_signed
 from postroom_ingress import app
 from postroom_ingress.settings import Settings
@@ -75,6 +76,29 @@ class FakeSpool(spool_pb2_grpc.SpoolServicer):
             yield chunk
 
         return spool_pb2.EnqueueBatchResponse(responses=[await self.Enqueue(one(chunk), context) for chunk in request.messages])
+
+
+@dataclass
+class FakeSuppression(suppression_pb2_grpc.SuppressionServicer):
+    """A list in memory: address → reason, in force for everybody."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+    lookups: int = 0
+    reports: list[bytes] = field(default_factory=list)
+
+    async def Filter(self, request: suppression_pb2.SuppressionFilterRequest, context: Any) -> suppression_pb2.SuppressionFilterResponse:
+        made = Filter.sized(0)
+        for address in self.entries:
+            made.add(keys("", "", address)[0])
+        return suppression_pb2.SuppressionFilterResponse(version="1", bits=bytes(made))
+
+    async def Report(self, request: suppression_pb2.SuppressionReport, context: Any) -> suppression_pb2.SuppressionReported:
+        self.reports.append(request.content)
+        return suppression_pb2.SuppressionReported()
+
+    async def Lookup(self, request: suppression_pb2.SuppressionLookupRequest, context: Any) -> suppression_pb2.SuppressionLookupResponse:
+        self.lookups += 1
+        return suppression_pb2.SuppressionLookupResponse(text=self.entries.get(normal(request.address), ""))
 
 
 @dataclass
@@ -166,6 +190,7 @@ class Running:
     spool: FakeSpool
     signer: FakeSigner
     stopping: Stopping
+    suppression: FakeSuppression = field(default_factory=FakeSuppression)
     signing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def start_signer(self) -> None:
@@ -174,6 +199,10 @@ class Running:
 
     async def stop_signer(self) -> None:
         await self.signing.aclose()
+
+    def register_delivery(self, server: rpc.Server) -> None:
+        spool_pb2_grpc.add_SpoolServicer_to_server(self.spool, server)
+        suppression_pb2_grpc.add_SuppressionServicer_to_server(self.suppression, server)
 
     async def connect(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:
         """Greeted and EHLO'd, unless it is only a socket: use `raw`."""
@@ -228,7 +257,7 @@ async def ingress(folder: pathlib.Path, *documents: Domain, **settings: Any) -> 
     async with contextlib.AsyncExitStack() as stack:
         await running.start_signer()
         stack.push_async_callback(running.stop_signer)
-        await stack.enter_async_context(rpc.serve(delivery, lambda s: spool_pb2_grpc.add_SpoolServicer_to_server(running.spool, s), grace_seconds=0))
+        await stack.enter_async_context(rpc.serve(delivery, running.register_delivery, grace_seconds=0))
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run(configured, running.stopping))
             async with asyncio.timeout(10):

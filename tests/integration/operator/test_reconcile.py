@@ -67,6 +67,8 @@ def test_a_mail_domain_becomes_documents_keys_and_a_generated_password(api: ApiS
     assert document["credentials"][0]["username"] == "one-app@one.example"
     assert document["signed"] is True
     assert password["password"] not in "".join(documents.values())
+    sender = secret(place.platform, "sender-one.example")
+    assert sender is not None and json.loads(sender["document"])["signed"] is True
     keyset = secret(place.keys, "keyset-one.example")
     assert keyset is not None and json.loads(keyset["document"])["keys"] == []  # nothing signs before the world sees its record
     path = f"{GROUP}/{place.tenant}/maildomains/one"

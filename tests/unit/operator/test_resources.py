@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from postroom_cli import examples
-from postroom_core.documents import Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule
+from postroom_core.documents import Domain, Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule
 from postroom_core.replyrule import MOST_PATTERN, Action, Class
 from postroom_operator import resources, schema
 from postroom_operator.plan.compile import Observed, Plan, compile_resources
@@ -109,6 +109,15 @@ def test_tls_rules_reach_the_pool_in_their_order_and_the_crd_knows_the_policies_
     )
     properties = schema.schema("SendingPool")["properties"]["spec"]["properties"]["tls"]["items"]["properties"]
     assert properties["policy"]["enum"] == list(get_args(TlsPolicy))
+
+
+def test_a_return_path_reaches_who_sends_and_who_receives(tmp_path: pathlib.Path) -> None:
+    found = plan(tmp_path, POOL, DOMAIN + "  dns: {returnPath: {label: bounce}}\n")
+    assert not found.problems
+    senders = [document for document in found.delivery if isinstance(document, SenderDomain)]
+    domains = [document for document in found.ingress if isinstance(document, Domain)]
+    paths = [sender.return_path for sender in senders] + [found_domain.return_path for found_domain in domains]
+    assert paths == ["reports@bounce.d.example"] * 2
 
 
 def test_the_crd_knows_the_classes_and_actions_of_the_code() -> None:

@@ -4,6 +4,7 @@ What concerns several resources (the pool's existence, a domain or a user name u
 """
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from postroom_core.documents import Client, ClientCertificate, Credential, Domai
 from postroom_operator.plan.findings import Lookup, Passwords, Path, Problem, SecretKey
 from postroom_operator.plan.limits import compile_limits
 from postroom_operator.resources import Resource
+
+REPORTS = "reports"
 
 
 @dataclass
@@ -36,7 +39,14 @@ def pool_of(resource: Resource) -> str:
 
 def sender_domain(resource: Resource) -> SenderDomain:
     """The document that delivery reads."""
-    return SenderDomain(name=resource.spec["domainName"], tenant=resource.namespace, signed="dkim" in resource.spec)
+    spec = resource.spec
+    return SenderDomain(name=spec["domainName"], tenant=resource.namespace, signed="dkim" in spec, return_path=return_path(spec))
+
+
+def return_path(spec: Mapping[str, Any]) -> str:
+    """Where reports come back to; "" is to the sender."""
+    found = spec.get("dns", {}).get("returnPath")
+    return f"{REPORTS}@{found['label']}.{spec['domainName']}" if found else ""
 
 
 def compile_domain(resource: Resource, secret: Lookup, passwords: Passwords) -> CompiledDomain:
@@ -61,6 +71,7 @@ class _Compiler:
             update={
                 "active": spec["sendingState"] == "Active",
                 "signed": "dkim" in spec,
+                "return_path": return_path(spec),
                 "credentials": tuple(credential for credential in credentials if credential is not None),
                 "clients": tuple(client for client in clients if client is not None),
                 "limits": compile_limits(spec.get("limits", {}), ("limits",), self._problems),

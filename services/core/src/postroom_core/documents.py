@@ -105,6 +105,7 @@ class Domain(Document):
     delivery_target: str = ""
     active: bool
     signed: bool
+    return_path: str = ""  # where reports about its mail come back to, from anybody; "" is nowhere
     credentials: tuple[Credential, ...] = ()
     clients: tuple[Client, ...] = ()
     limits: Limits = Limits()
@@ -117,6 +118,7 @@ class SenderDomain(Document):
     name: str
     tenant: str
     signed: bool
+    return_path: str = ""  # the reverse-path of its mail; "" leaves the client's
 
 
 class Certificate(Document):

@@ -19,6 +19,8 @@ POLL_SECONDS = 2.0
 # Removed and expired entries leave the filter when it is made anew.
 RENEW_SECONDS = 3600.0
 PAGE = 1000
+# Transactions end in another order than their numbers: the last ones are read again.
+OVERLAP = 200
 # Clocks of pods differ, and an entry is seen some seconds after it was made.
 SLACK_MS = 60_000
 
@@ -56,15 +58,18 @@ class Suppressions:
         """Takes up new entries; makes the filter anew when it is too small or old."""
         if self._clock.monotonic() - self._made_at > RENEW_SECONDS:
             self._anew()
-        while rows := await self._spool.suppressions(SuppressionFilter(after=self._last, limit=PAGE)):
+        after = max(0, self._last - OVERLAP)
+        while rows := await self._spool.suppressions(SuppressionFilter(after=after, limit=PAGE)):
             for row in rows:
                 self.filter.add(_key(row))
                 self._newest = max(self._newest, row.created_at)
-            self._entries += len(rows)
-            self._last = rows[-1].number
+            self._entries += sum(row.number > self._last for row in rows)
+            after = rows[-1].number
+            self._last = max(self._last, after)
             if self._entries > self._room:
                 self._room *= 4
                 self._anew()
+                after = 0
 
     def _anew(self) -> None:
         self.filter = Filter.sized(self._room)

@@ -159,6 +159,7 @@ class Worker:
         signed = await self._parts.signing.signed(message)
         if isinstance(signed, Deferred):
             return dict.fromkeys(message.claims, signed)
+        signed = self._with_return_path(signed)
         session = await self._session_for(target, security.demand_of(message.options))
         if not isinstance(session, Session):
             if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
@@ -172,6 +173,17 @@ class Worker:
         if attempt.ends_session(outcomes):
             self._block(self._pool.retry.initial)
         return outcomes
+
+    def _with_return_path(self, message: ClaimedMessage) -> ClaimedMessage:
+        """Where the domain has a return path, reports about its mail come back to us; notices of ours keep the null reverse-path.
+
+        Who asked for notices of success gets them from the next host, under the own reverse-path.
+        """
+        sender = self._parts.pools.sender(message.domain)
+        asked = any("SUCCESS" in claim.notify.split(",") for claim in message.claims)
+        if sender is None or not sender.return_path or not message.reverse_path or asked:
+            return message
+        return replace(message, reverse_path=sender.return_path)
 
     def _block(self, seconds: float) -> None:
         """Leaves the destination alone for a while once this worker has left."""

@@ -230,6 +230,13 @@ class SuppressionClient:
                 return ""
             raise Unavailable(f"suppression list: {_code(error)}") from error
 
+    async def report(self, content: bytes) -> None:
+        """A bounce or complaint that came back, whether it is about a message or not. Raises Unavailable."""
+        try:
+            await self._stub.Report(suppression_pb2.SuppressionReport(content=content), timeout=COMMIT_SECONDS)
+        except grpc.RpcError as error:
+            raise Unavailable(f"suppression list: {_code(error)}") from error
+
 
 def _has_no_list(error: grpc.RpcError) -> bool:
     """Whether a delivery of an older version answers, as during an update: it knows no list, and mail goes on."""
@@ -244,7 +251,7 @@ class Deliveries:
         self._default = default_target
         self._clock = clock
         self._targets = {default_target} - {""}
-        self._channels: dict[str, tuple[aio.Channel, SpoolClient, SuppressionList]] = {}
+        self._channels: dict[str, tuple[aio.Channel, SpoolClient, SuppressionList, SuppressionClient]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def upload(self, envelope: Envelope, target: str = "") -> Upload:
@@ -262,14 +269,19 @@ class Deliveries:
         except Unavailable:
             return AWAY
 
-    def _at(self, target: str) -> tuple[aio.Channel, SpoolClient, SuppressionList]:
+    def _at(self, target: str) -> tuple[aio.Channel, SpoolClient, SuppressionList, SuppressionClient]:
         target = target or self._default
         if not target:
             raise Unavailable("spool: the domain's pool has no delivery yet")
         if target not in self._channels:
             channel = self._connect(target)
-            self._channels[target] = channel, SpoolClient(channel), SuppressionList(SuppressionClient(channel), self._clock)
+            suppression = SuppressionClient(channel)
+            self._channels[target] = channel, SpoolClient(channel), SuppressionList(suppression, self._clock), suppression
         return self._channels[target]
+
+    async def report(self, content: bytes, target: str) -> None:
+        """A report about mail of the delivery at `target`. Raises Unavailable."""
+        await self._at(target)[3].report(content)
 
     async def serving(self) -> bool:
         """Whether a delivery serves, of all that the directory names: one pool that is away must not close the door to the others."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from postroom_core.address import Mailbox
 from postroom_core.reply import Reply
 from postroom_ingress import options, policy, sasl
 from postroom_ingress.options import BadOption, MailOptions
@@ -107,11 +108,17 @@ class Transaction:
 
 
 class Dialogue:
-    """One session's state. `clients` are the identities that the peer's address has without AUTH. TLS from the first octet is `tls_started`."""
+    """One session's state. `clients` are the identities that the peer's address has without AUTH. TLS from the first octet is `tls_started`.
 
-    def __init__(self, offer: Offer, clients: list[Identity], *, tls_offered: bool) -> None:
+    `reporter` tells who may write to a return path.
+    """
+
+    def __init__(
+        self, offer: Offer, clients: list[Identity], reporter: Callable[[Mailbox], Identity | None] = lambda _: None, *, tls_offered: bool
+    ) -> None:
         self._offer = offer
         self._clients = clients
+        self._reporter = reporter
         self._tls = False
         self._tls_offered = tls_offered
         self.mechanisms: tuple[str, ...] = ()
@@ -260,12 +267,20 @@ class Dialogue:
         if transaction.chunks:
             return Say(Reply(503, "5.5.1", "The content has begun"), counts=True)
         rcpt = parse_rcpt(argument, utf8=transaction.mail.wishes.smtputf8)
-        if transaction.identity is None:
-            return Say(policy.NOT_ALLOWED, counts=True)
+        if transaction.identity is None or transaction.identity.reports:
+            return self._report_for(transaction, rcpt)
         limit = transaction.identity.least("max_recipients_per_message") or self._offer.recipients
         if len(transaction.recipients) >= min(limit, self._offer.recipients):
             return Say(Reply(452, "4.5.3", "Too many recipients in one message"))
         return Check(rcpt)
+
+    def _report_for(self, transaction: Transaction, rcpt: RcptArguments) -> Action:
+        """A stranger may write to one return path of ours, and to nobody else."""
+        reporter = self._reporter(rcpt.recipient)
+        if reporter is None or (transaction.identity is not None and transaction.identity != reporter):
+            return Say(policy.NOT_ALLOWED, counts=True)
+        transaction.identity = reporter
+        return self.recipient_passed(rcpt)
 
     def _data(self, argument: str) -> Action:
         if argument:

@@ -38,6 +38,7 @@ class Identity:
     authenticated: bool
     priorities: tuple[int, int] | None = None  # RFC 6710: what it may ask for
     limits: Limits = field(default_factory=Limits)
+    reports: bool = False  # anybody, with a report for the domain's return path and nothing else
 
     def least(self, name: str) -> int | None:
         """The smaller of the identity's and the domain's limit of this name, None when there is neither."""
@@ -60,6 +61,8 @@ class Policy:
         domains = snapshot.of(Domain) if snapshot is not None else {}
         logins = [Login(domain, credential) for domain in domains.values() for credential in domain.credentials]
         self._logins = {login.credential.username: login for login in logins if login.credential.verifiers}
+        paths = {domain.return_path.rpartition("@")[::2]: domain for domain in domains.values() if domain.return_path}
+        self._return_paths = {(local, host): domain for (local, host), domain in paths.items()}
         self._accounts: dict[tuple[str, str], list[Login]] = {}
         for login in logins:
             for account in login.credential.service_accounts:
@@ -71,6 +74,11 @@ class Policy:
             for client in domain.clients
             for cidr in client.cidrs
         ]
+
+    def reporter(self, recipient: Mailbox) -> Identity | None:
+        """Who writes to the return path of a domain: anybody may, and what comes is read as a report about its mail, never sent on (P5)."""
+        domain = self._return_paths.get((recipient.local.lower(), recipient.domain))
+        return Identity(domain, "report", (), authenticated=False, reports=True) if domain is not None else None
 
     def login(self, username: str) -> Login | None:
         """The credential that a user name with a password means."""

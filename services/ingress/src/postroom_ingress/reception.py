@@ -42,6 +42,8 @@ HAND_OVER = Histogram(
     "postroom_ingress_hand_over_seconds", "From the final dot to the reply", buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
 )
 
+# What delivery reads of a report; the returned message behind it says nothing more.
+MOST_REPORT = 512 * 1024
 CHUNK = 64 * 1024
 # Postfix takes 100 KiB; long To lists and ARC chains need more, nobody needs a MiB. It stays below a gRPC message.
 MOST_HEADER = 256 * 1024
@@ -69,7 +71,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One message to receive. `submission` allows to add and remove fields; `chunks` tells that it comes by BDAT."""
+    """One message to receive. `submission` allows to add and remove fields; `chunks`: it comes by BDAT; `report`: it is about mail of ours."""
 
     envelope: Envelope
     identity: Identity
@@ -77,6 +79,7 @@ class Order:
     size_limit: int
     submission: bool
     chunks: bool = False
+    report: bool = False
 
 
 class Pace:
@@ -222,6 +225,9 @@ class Reception:
     def _gate(self, block: bytes) -> None:
         self._head = None
         order = self._order
+        if order.report:  # read by delivery as it is; who wrote it is of no weight
+            self._header_block = block
+            return
         try:
             fields = parse(block)
             self._fault = TOO_MANY_FIELDS if len(fields) > MOST_FIELDS else _hops(fields)
@@ -251,6 +257,9 @@ class Reception:
             return
         self._body_size += len(content)
         self._pending += content
+        if self._order.report:
+            del self._pending[MOST_REPORT:]
+            return
         while len(self._pending) > CHUNK:
             chunk = bytes(self._pending[:CHUNK])
             del self._pending[:CHUNK]
@@ -286,6 +295,10 @@ class Reception:
 
     async def _hand_over(self) -> Reply:
         envelope = self._envelope
+        if self._order.report:
+            content = self._header_block + b"\r\n" + bytes(self._pending)
+            await self._services.spool.report(content[:MOST_REPORT], self._order.identity.domain.delivery_target)
+            return Reply(250, "2.0.0", "Ok: the report was read")
         signatures: bytes | Refused = b""
         if self._order.identity.domain.signed:
             signatures = await self._services.signer.sign(envelope, self._header_block, self._hash.digest(), envelope.received_at // 1000)

@@ -80,7 +80,8 @@ class Session:
         known = listener.offer.kind is Kind.RELAY and client.known_by_address
         clients = listener.policy().clients_at(self._peer) if known else []
         self._watched = listener.offer.kind is Kind.RELAY and not clients
-        self._dialogue = Dialogue(listener.offer, clients, tls_offered=offered)
+        reporter = listener.policy().reporter if listener.offer.kind is Kind.RELAY else lambda _: None
+        self._dialogue = Dialogue(listener.offer, clients, reporter, tls_offered=offered)
         self._handshake = Handshake()
         self._counted: Identity | None = None  # against the limits of connections
         if connection.tls is not None:
@@ -301,4 +302,5 @@ class Session:
             size_limit=self._dialogue.size_limit,
             submission=offer.kind is Kind.SUBMISSION,
             chunks=chunks,
+            report=transaction.identity.reports,
         )
