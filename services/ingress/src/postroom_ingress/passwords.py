@@ -55,6 +55,8 @@ class Passwords:
         async with self._room:
             if not allowed():
                 return False
+            if self.remembered(verifiers, password):  # a pool's connections that log in at once wait for the first one's check
+                return True
             for verifier in [v.scrypt for v in verifiers] or [self._nobody]:
                 if await asyncio.to_thread(_fits, verifier, password) and verifier is not self._nobody:
                     self._remember(self.digest(verifier.key, password))
