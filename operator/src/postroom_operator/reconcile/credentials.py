@@ -125,7 +125,8 @@ async def _take(world: World, owner: Owner, entry: Object, found: tuple[Object, 
         return
     now, source = world.now(), plan.source_of(secret)
     if held is None or held.source != source:
-        verifier = await asyncio.to_thread(verifiers.derive, password, plan.salt_of(held, username))
+        async with world.deriving:
+            verifier = await asyncio.to_thread(verifiers.derive, password, plan.salt_of(held, username))
         held = plan.renewed(held, source, (username, verifier, await _given(data, verifier)), plan.overlap_of(entry), now)
     held = gathered.held[entry["name"]] = plan.without_expired(held, now)
     gathered.verifiers[(username, password)] = held.verifier
