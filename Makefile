@@ -1,6 +1,6 @@
 # Every command of this project. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help guard sync check format test heavy e2e protos lock bench images ci
+.PHONY: help guard sync check format test heavy fuzz e2e protos lock bench images ci
 
 CODE := protos services operator cli tests bench scripts
 
@@ -28,6 +28,12 @@ heavy:  ## minutes of load, kills and fuzzing
 
 e2e:  ## the whole product on a real Kubernetes, in about ten minutes
 	scripts/e2e.sh
+
+fuzz:  ## an hour of random sessions against a real ingress, then of each parser; FUZZ_SECONDS=… for longer
+	POSTROOM_TEST_FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} uv run pytest -s tests/integration/ingress/test_fuzz.py
+	for target in addresses headers contents proxies sessions; do \
+		uv run --with atheris python scripts/fuzz_parsers.py $$target -max_total_time=$$(($${FUZZ_SECONDS:-3600} / 5)) -max_len=4096 || exit 1; \
+	done
 
 protos:  ## generate protos/gen from the .proto files
 	uv run python scripts/gen_protos.py

@@ -166,6 +166,31 @@ class Dialogue:
         self.send(content + b".\r\n")
         return await self.reply()
 
+    async def drain(self) -> None:
+        """Waits until the server takes what was sent."""
+        await self._writer.drain()
+
+    def drip(self, data: bytes) -> None:
+        """Sends an octet now and then, until the server closes."""
+
+        async def dripping() -> None:
+            with contextlib.suppress(OSError):
+                for octet in data:
+                    self._writer.write(bytes([octet]))
+                    await self._writer.drain()
+                    await asyncio.sleep(0.05)
+
+        self._dripping = asyncio.create_task(dripping())
+
+    async def last_words(self) -> str:
+        """The last reply before the server closes, "" when there was none or it could not be read."""
+        last = ""
+        with contextlib.suppress(ConnectionError):
+            while reply := await self.reply():
+                last = reply
+        self._writer.close()
+        return last
+
     async def message_data(self, content: bytes) -> str:
         """DATA of a transaction that is open; `content` has no line with a dot in front."""
         reply = await self.ask("DATA")
@@ -208,7 +233,8 @@ class Running:
         """Greeted and EHLO'd, unless it is only a socket: use `raw`."""
         dialogue = await self.raw(where, source)
         assert (await dialogue.reply()).startswith("220 ")
-        assert (await dialogue.ask("EHLO client.test")).startswith("250")
+        reply = await dialogue.ask("EHLO client.test")
+        assert reply.startswith("250"), reply
         return dialogue
 
     async def raw(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:

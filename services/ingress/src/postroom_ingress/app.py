@@ -20,7 +20,7 @@ from postroom_ingress.api import Api
 from postroom_ingress.authenticator import Authenticator
 from postroom_ingress.clients import Deliveries, SignerClient
 from postroom_ingress.connections import Connections
-from postroom_ingress.deadlines import Deadlines
+from postroom_ingress.deadlines import DEFAULT, Deadlines
 from postroom_ingress.dialogue import Kind, Offer
 from postroom_ingress.listeners import Listeners, Port
 from postroom_ingress.policy import Policy
@@ -90,7 +90,10 @@ def ports(settings: Settings) -> list[tuple[Kind, Port]]:
 def deadlines(settings: Settings) -> Deadlines:
     """Those that are configured; the others have their reasons in postroom_ingress.deadlines."""
     configured = ("idle", "session", "proxy", "tls", "content", "grace", "error", "greeting")
-    return Deadlines(least_rate=settings.least_rate, **{name: getattr(settings, f"{name}_seconds") for name in configured})
+    chosen = {name: getattr(settings, f"{name}_seconds") for name in configured}
+    # Whoever allows less silence allows it everywhere.
+    within = {name: min(getattr(DEFAULT, name), settings.idle_seconds) for name in ("line", "auth")}
+    return Deadlines(least_rate=settings.least_rate, **chosen, **within)
 
 
 def tokens(settings: Settings, clock: SystemClock) -> Tokens | None:

@@ -103,6 +103,7 @@ class Transaction:
     identity: Identity | None
     options: MailOptions
     recipients: list[RcptArguments] = field(default_factory=list)
+    seen: set[Mailbox] = field(default_factory=set)
     chunks: bool = False
     failed: bool = False
 
@@ -164,7 +165,8 @@ class Dialogue:
     def recipient_passed(self, rcpt: RcptArguments) -> Say:
         """The recipient of Check may have mail."""
         assert self.transaction is not None
-        if rcpt.recipient not in (other.recipient for other in self.transaction.recipients):
+        if rcpt.recipient not in self.transaction.seen:
+            self.transaction.seen.add(rcpt.recipient)
             self.transaction.recipients.append(rcpt)
         return Say(Reply(250, "2.1.5", "Recipient ok"))
 
