@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from postroom_core.documents import Domain
 from postroom_core.reply import Reply
-from postroom_ingress.dialogue import Authenticate, Check, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls
+from postroom_ingress.dialogue import Authenticate, Check, Chunk, Data, Dialogue, Discard, Kind, Offer, Say, StartTls, Transaction
 from postroom_ingress.policy import Identity, may_use
 
 DOMAIN = Domain(name="d.example", tenant="t", pool="p", active=True, signed=True)
@@ -87,6 +87,11 @@ class Session(RuleBasedStateMachine):
                 assert self.tls, "no password in clear"
                 assert before is None
                 assert self.identity is None
+            case _:
+                self.content(action, before, good=good)
+
+    def content(self, action: Data | Chunk | Discard, before: Transaction | None, *, good: bool) -> None:
+        match action:
             case Data():
                 self.check_envelope()
                 assert before is not None
