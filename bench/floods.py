@@ -44,7 +44,11 @@ def product(folder: pathlib.Path, ports: dict[str, int]) -> Iterator[dict[str, s
     environment = {**os.environ, "POSTROOM_DATA_DIR": str(folder), "POSTROOM_LOG_LEVEL": "warning"}
     chosen = ",".join(f"{name}={port}" for name, port in ports.items())
     process = subprocess.Popen(
-        [sys.executable, "-m", "postroom_cli", "up", "--sink", "--json", "--ports", chosen], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "postroom_cli", "up", "--sink", "--json", "--ports", chosen],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         assert process.stdout is not None

@@ -65,7 +65,8 @@ def proxies(data: bytes) -> None:
 
 def sessions(data: bytes) -> None:
     """A dialogue never raises."""
-    dialogue = Dialogue(Offer(Kind.RELAY, "mta.example", 1000, 10, 10), [], tls=True, tls_offered=True)
+    dialogue = Dialogue(Offer(Kind.RELAY, "mta.example", 1000, 10, 10), [], tls_offered=True)
+    dialogue.tls_started(("PLAIN",))
     for line in data.split(b"\r\n"):
         dialogue.command(line, 1_800_000_000_000)
 

@@ -303,6 +303,16 @@ def run(folder: pathlib.Path, scenario: Callable[[Running], Awaitable[None]], *d
     asyncio.run(main())
 
 
+async def envelope(client: Dialogue, mail: str = "", recipient: str = "b@x.example") -> None:
+    assert (await client.ask(f"MAIL FROM:<a@d.example>{mail}")).startswith("250")
+    assert (await client.ask(f"RCPT TO:<{recipient}>")).startswith("250")
+
+
+async def bdat(client: Dialogue, chunk: bytes, last: str = "") -> str:
+    client.send(f"BDAT {len(chunk)}{last}\r\n".encode() + chunk)
+    return await client.reply()
+
+
 async def _listens(where: str) -> bool:
     address, _, port = where.rpartition(":")
     try:

@@ -16,6 +16,7 @@ USER = Identity(DOMAIN, "u", ("*@d.example",), authenticated=True)
 BOX = Identity(DOMAIN, "box", ("*@d.example",), authenticated=False)
 NOW = 1_800_000_000_000
 SIZE, RECIPIENTS, HOLD = 1000, 3, 60
+MECHANISMS = ("PLAIN", "LOGIN")
 
 paths = st.sampled_from(
     ["<>", "<a@d.example>", "<a@e.example>", "<ü@d.example>", '<"a b"@d.example>', "<a@[::1]>", "<@x:a@d.example>", "a@d.example", "<a>"]
@@ -46,14 +47,16 @@ class Session(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dialogue = Dialogue(Offer(Kind.RELAY, "mta.example", SIZE, RECIPIENTS, HOLD), [], tls=False, tls_offered=True)
+        self.dialogue = Dialogue(Offer(Kind.RELAY, "mta.example", SIZE, RECIPIENTS, HOLD), [], tls_offered=True)
         self.tls = False
         self.identity: Identity | None = None
         self.clients: list[Identity] = []
 
     def start(self, kind: Kind, clients: list[Identity], *, tls: bool) -> None:
         self.tls, self.identity, self.clients = tls, None, clients
-        self.dialogue = Dialogue(Offer(kind, "mta.example", SIZE, RECIPIENTS, HOLD), clients, tls=tls, tls_offered=not tls)
+        self.dialogue = Dialogue(Offer(kind, "mta.example", SIZE, RECIPIENTS, HOLD), clients, tls_offered=not tls)
+        if tls:
+            self.dialogue.tls_started(MECHANISMS)
 
     @rule(kind=st.sampled_from(Kind), known=st.booleans(), tls=st.booleans())
     def connect(self, kind: Kind, known: bool, tls: bool) -> None:
@@ -79,7 +82,7 @@ class Session(RuleBasedStateMachine):
                     self.check(self.dialogue.recipient_passed(rcpt).reply)
             case StartTls():
                 assert not self.tls, "STARTTLS is never offered twice"
-                self.dialogue.tls_started()
+                self.dialogue.tls_started(MECHANISMS)
                 self.tls, self.identity = True, None
                 assert self.dialogue.transaction is None
                 assert not self.dialogue.esmtp

@@ -141,7 +141,8 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         limits = Limits(settings.max_connections, settings.max_connections_per_address, settings.max_connections_per_minute)
         listeners = Listeners(limits, tuple(map(ipaddress.ip_network, settings.proxy_networks)), clock)
         for kind, port in ports(settings):
-            offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds)
+            repair = port.name in settings.repair_line_ends
+            offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds, repair)
             listener = Listener(
                 offer=offer,
                 policy=lambda: state.policy,

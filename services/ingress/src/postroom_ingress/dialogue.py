@@ -32,13 +32,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a listener announces and allows; sizes in octets. `recipients` is the listener's own limit, `hold_seconds` RFC 4865's."""
+    """What a listener announces and allows; sizes in octets. `recipients` is the listener's own limit, `hold_seconds` RFC 4865's.
+
+    With `repair` bare CR and LF in content become CRLF instead of a refusal.
+    """
 
     kind: Kind
     own_name: str
     size: int
     recipients: int
     hold_seconds: int
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)

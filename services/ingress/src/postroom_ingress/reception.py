@@ -33,6 +33,7 @@ from postroom_ingress.envelope import Envelope
 from postroom_ingress.mime import DEEPEST, NestingMeter
 from postroom_ingress.options import MailOptions
 from postroom_ingress.policy import Identity
+from postroom_ingress.repair import Repairer, RepairingReader
 from postroom_ingress.stamp import Trace
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,10 @@ class Services:
 @dataclass(frozen=True, slots=True)
 class Order:
     """One message to receive. `submission` allows to add and remove fields; `chunks`: it comes by BDAT; `report`: it is about mail of ours."""
+    """One message to receive. `submission` allows to add and remove fields; `chunks` tells that it comes by BDAT.
+
+    With `repair` bare CR and LF become CRLF.
+    """
 
     envelope: Envelope
     identity: Identity
@@ -80,6 +85,7 @@ class Order:
     submission: bool
     chunks: bool = False
     report: bool = False
+    repair: bool = False
 
 
 class Pace:
@@ -114,9 +120,7 @@ class Reception:
     def __init__(self, order: Order, services: Services) -> None:
         self._order = order
         self._services = services
-        self._reader: DataReader | ChunkReader = DataReader(order.size_limit)
-        if order.chunks:
-            self._reader = ChunkReader(order.size_limit, binary=order.envelope.options.binary)
+        self._reader = _reader(order)
         self._hash = RelaxedBodyHash()
         self._nesting = NestingMeter()
         self._envelope = order.envelope
@@ -134,7 +138,7 @@ class Reception:
 
     async def data(self, connection: Connection) -> Reply:
         """Reads the content to its final dot and answers it. Raises ConnectionClosed and TimeoutError of a client that does not get there."""
-        assert isinstance(self._reader, DataReader)
+        assert isinstance(self._reader, DataReader | RepairingReader)
         await self._or_abandon(self._read(self._reader, connection))
         return await self._answer()
 
@@ -176,7 +180,7 @@ class Reception:
         MESSAGES.labels(f"{reply.kind}xx").inc()
         return reply
 
-    async def _read(self, reader: DataReader, connection: Connection) -> None:
+    async def _read(self, reader: DataReader | RepairingReader, connection: Connection) -> None:
         pace = Pace(connection, self._services)
         async with asyncio.timeout(self._services.deadlines.content):
             while not reader.ended:
@@ -278,7 +282,7 @@ class Reception:
     # The end
 
     async def _end(self) -> Reply:
-        if isinstance(self._reader, ChunkReader):
+        if not isinstance(self._reader, DataReader):
             await self._take(self._reader.finish())
         if self._head is not None and self._reader.fault is None and self._fault is None:
             self._gate(bytes(self._head))  # a message without a blank line is all header
@@ -312,6 +316,13 @@ class Reception:
             return refused
         OCTETS.inc(self._reader.size)
         return Reply(250, "2.0.0", f"Ok: queued as {envelope.message_id}")
+
+
+def _reader(order: Order) -> DataReader | ChunkReader | Repairer:
+    binary = order.envelope.options.binary
+    if order.repair and not binary:
+        return Repairer(order.size_limit) if order.chunks else RepairingReader(order.size_limit)
+    return ChunkReader(order.size_limit, binary=binary) if order.chunks else DataReader(order.size_limit)
 
 
 def _hops(fields: tuple[Field, ...]) -> Reply | None:

@@ -303,4 +303,5 @@ class Session:
             submission=offer.kind is Kind.SUBMISSION,
             chunks=chunks,
             report=transaction.identity.reports,
+            repair=offer.repair,
         )

@@ -26,6 +26,9 @@ class Settings(ServiceSettings):
     max_connections_per_minute: int = Field(
         default=0, ge=0, description="new ones from one address; 0 is any number: applications may open one for each message"
     )
+    repair_line_ends: CommaList = Field(
+        default=(), description="which of submission, tls, relay make CRLF of bare CR and LF in content; the others refuse such messages"
+    )
     proxy_listeners: CommaList = Field(default=(), description="which of submission, tls, relay are behind a load balancer that sends PROXY headers")
     proxy_networks: CommaList = Field(default=(), description="CIDRs of the load balancers; those listeners refuse everybody else")
     max_recipients: int = Field(default=1000, ge=100, description="per message; RFC 5321 section 4.5.3.1.8 asks for 100 at least")
@@ -53,7 +56,7 @@ class Settings(ServiceSettings):
     token_ca_file: str = Field(default="", description="CA bundle that verifies the server of the keys; empty is the system's")
     token_bearer_file: str = Field(default="", description="file with a token to ask for the keys with, as Kubernetes wants it")
 
-    @field_validator("proxy_listeners", "proxy_networks", mode="before")
+    @field_validator("proxy_listeners", "proxy_networks", "repair_line_ends", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return split_list(value)
@@ -63,7 +66,7 @@ class Settings(ServiceSettings):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_networks(value)
 
-    @field_validator("proxy_listeners")
+    @field_validator("proxy_listeners", "repair_line_ends")
     @classmethod
     def _listeners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(value) - {"submission", "tls", "relay"}:
