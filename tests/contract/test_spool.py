@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from postroom_core.errors import Permanent
 from postroom_delivery.spool.interface import LEASE_MS, Spool
 from postroom_delivery.spool.model import (
     Allowance,
@@ -216,9 +215,8 @@ def test_a_message_counts_its_amount_against_every_allowance_or_against_none(eng
         refusal = await spool.accept(message("m2", allowances=allowances(3)), (0, b"body"))
         assert str(refusal) == "452 4.7.1 The limit of 10 recipients per hour of this domain is reached, try again in 3600 s"
         assert await spool.accept(message("m3", allowances=allowances(2)), (0, b"body")) is None, "the refused message counted nothing"
-        refusal = await spool.accept(message("m4", allowances=allowances(11)), (0, b"body"))
-        assert refusal is not None
-        assert refusal.code == 554, "what can never fit is not asked to come again"
+        never = await spool.accept(message("m4", allowances=allowances(11)), (0, b"body"))
+        assert str(never).startswith("554 "), "what can never fit is not asked to come again"
 
     run(engine, tmp_path, scenario)
 
@@ -227,9 +225,7 @@ def test_a_message_that_did_not_arrive_whole_counts_nothing(engine: Opener, tmp_
     async def scenario(spool: Spool) -> None:
         allowances = (Allowance("domain:d", 3600, 1),)
         await spool.stage("m1", 0, b"bo")
-        refusal = await spool.accept(message("m1", allowances=allowances, body_size=9), (1, b"dy"))
-        assert refusal is not None
-        assert refusal.code == 451
+        assert str(await spool.accept(message("m1", allowances=allowances, body_size=9), (1, b"dy"))).startswith("451 ")
         assert await spool.accept(message("m2", allowances=allowances), (0, b"body")) is None
 
     run(engine, tmp_path, scenario)
@@ -266,15 +262,6 @@ def test_a_suspended_destination_is_left_alone_until_it_is_resumed(engine: Opene
         await claim_one(spool, 1)
 
     run(engine, tmp_path, scenario)
-
-
-def test_a_sqlite_spool_in_use_is_refused(tmp_path: pathlib.Path) -> None:
-    async def scenario(spool: Spool) -> None:
-        with pytest.raises(Permanent, match="in use"):
-            async with _sqlite(tmp_path, Limits(1, None, 1)):
-                pass
-
-    run(_sqlite, tmp_path, scenario)
 
 
 def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp_path: pathlib.Path) -> None:
