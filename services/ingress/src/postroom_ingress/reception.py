@@ -72,8 +72,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One message to receive. `submission` allows to add and remove fields; `chunks`: it comes by BDAT; `report`: it is about mail of ours."""
-    """One message to receive. `submission` allows to add and remove fields; `chunks` tells that it comes by BDAT.
+    """One message to receive. `submission` allows to add and remove fields; `chunks`: it comes by BDAT; `report`: it is about mail of ours.
 
     With `repair` bare CR and LF become CRLF.
     """
