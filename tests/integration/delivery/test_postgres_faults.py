@@ -86,7 +86,7 @@ async def not_ready(folder: pathlib.Path) -> bool:
     return not await ready(folder)
 
 
-@pytest.mark.heavy  # failed once of two whole runs; alone it passes: to be made deterministic
+@pytest.mark.heavy  # failed in a whole run, passed with its own file alone: to be made deterministic
 def test_a_database_without_a_free_connection_is_4xx_until_there_is_one(server: postgres.Server, tmp_path: pathlib.Path) -> None:
     async def scenario() -> None:
         url = server.database()
