@@ -14,8 +14,9 @@ from typing import Any
 
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits
 from postroom_delivery.spool.postgres_link import Transaction
+from postroom_delivery.spool.rows import claimed_message
 from postroom_delivery.spool.sqlite_accept import NEVER
 from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, POOL_FULL_MS
 
@@ -165,7 +166,7 @@ class Claiming:
         for row in await self._transaction.fetch("inline_bodies", small) if small else ():
             chunks[row["message"]].append(row["data"])
         bodies = {name: b"".join(parts) for name, parts in chunks.items()}
-        messages = {row["id"]: _message(row, bodies.get(row["id"])) for row in await self._transaction.fetch("claimed_messages", names)}
+        messages = {row["id"]: claimed_message(row, bodies.get(row["id"]), ()) for row in await self._transaction.fetch("claimed_messages", names)}
         return {row["id"]: (messages[row["message"]], _claim(row, fences[row["id"]])) for row in rows}
 
     async def _slots(self, visits: list[_Visit]) -> dict[Key, int]:
@@ -214,28 +215,6 @@ def _grouped(rows: list[Any], leased: dict[int, tuple[ClaimedMessage, Claim]]) -
 
 def _claim(row: Any, fence: int) -> Claim:
     return Claim(row["id"], fence, row["address"], row["attempts"], row["notify"], row["orcpt"], row["delay_told"])
-
-
-def _message(row: Any, body: bytes | None) -> ClaimedMessage:
-    identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, sign, *options = row
-    return ClaimedMessage(
-        id=identity,
-        tenant=tenant,
-        domain=domain,
-        reverse_path=sender,
-        headers=headers,
-        body_size=body_size,
-        eight_bit=eight_bit,
-        received_at=received,
-        expires_at=expires,
-        ret=ret,
-        envid=envid,
-        traceparent=traceparent,
-        body=body,
-        claims=(),
-        options=MailOptions(*options),
-        sign=sign,
-    )
 
 
 async def take_arrivals(transaction: Transaction) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from postroom_delivery.limits import Pace
-from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MailOptions, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.postgres_link import SQL, Connection
+from postroom_delivery.spool.rows import message_row
 
 # Beyond this `due` says "at least so many" for a lane: enough for an autoscaler, and counted in milliseconds.
 MOST_COUNTED = 10_000
@@ -26,28 +27,7 @@ async def _messages(connection: Connection, ids: Sequence[str]) -> list[MessageR
     recipients: dict[str, list[RecipientRow]] = {}
     for message, *columns in await connection.fetch(SQL["recipient_rows"], ids):
         recipients.setdefault(message, []).append(_recipient(columns))
-    return [_message(row, recipients.get(row["id"], [])) for row in await connection.fetch(SQL["message_rows"], ids)]
-
-
-def _message(row: Any, recipients: list[RecipientRow]) -> MessageRow:
-    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid, *options = row
-    return MessageRow(
-        id=identity,
-        reverse_path=reverse_path,
-        pool=pool,
-        tenant=tenant,
-        domain=domain,
-        credential=credential,
-        client_address=client,
-        size=size,
-        received_at=received,
-        expires_at=expires,
-        headers=headers,
-        ret=ret,
-        envid=envid,
-        recipients=tuple(recipients),
-        options=MailOptions(*options),
-    )
+    return [message_row(row, recipients.get(row["id"], [])) for row in await connection.fetch(SQL["message_rows"], ids)]
 
 
 def _recipient(columns: Sequence[Any]) -> RecipientRow:

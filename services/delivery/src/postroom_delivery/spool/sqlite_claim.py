@@ -11,7 +11,8 @@ from typing import Any
 
 from postroom_delivery import limits
 from postroom_delivery.spool.interface import LimitsOf
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits, MailOptions
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits
+from postroom_delivery.spool.rows import claimed_message
 from postroom_delivery.spool.sqlite_accept import NEVER, SQL, insert_event, turn, wake
 
 # Bodies up to this travel with the claim; larger ones are read in chunks while they are sent.
@@ -22,6 +23,7 @@ BATCH_BYTES = 512 * 1024
 BATCH_RECIPIENTS = 100
 # How soon a destination is looked at again that found no connection left in its pool.
 POOL_FULL_MS = 500
+_BODY_SIZE = 5  # its column in the statement `claimed_message`
 
 _Due = tuple[int, str, str, int, int, str, str, int]
 
@@ -157,34 +159,10 @@ class Claiming:
 
     def _message(self, message_id: str, claims: tuple[Claim, ...]) -> ClaimedMessage:
         row = self._connection.execute(SQL["claimed_message"], (message_id,)).fetchone()
-        identity, tenant, domain, sender, headers, body_size, eight_bit, received, expires, ret, envid, traceparent, sign, *options = row
         body = None
-        if body_size <= INLINE_BODY:
+        if row[_BODY_SIZE] <= INLINE_BODY:
             body = b"".join(chunk for (chunk,) in self._connection.execute(SQL["read_body"], (message_id, 0, 8)))
-        return ClaimedMessage(
-            id=identity,
-            tenant=tenant,
-            domain=domain,
-            reverse_path=sender,
-            headers=headers,
-            body_size=body_size,
-            eight_bit=bool(eight_bit),
-            received_at=received,
-            expires_at=expires,
-            ret=ret,
-            envid=envid,
-            traceparent=traceparent,
-            body=body,
-            claims=claims,
-            options=options_of(*options),
-            sign=bool(sign),
-        )
-
-
-def options_of(*columns: int) -> MailOptions:
-    """MailOptions of its columns, in the order of its fields."""
-    smtputf8, require_tls, tls_optional, binary, hold_until, deliver_by, by_return, priority = columns
-    return MailOptions(bool(smtputf8), bool(require_tls), bool(tls_optional), bool(binary), hold_until, deliver_by, bool(by_return), priority)
+        return claimed_message(row, body, claims)
 
 
 def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:

@@ -4,8 +4,8 @@ import sqlite3
 
 from postroom_delivery.limits import Pace
 from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.rows import message_row
 from postroom_delivery.spool.sqlite_accept import SQL
-from postroom_delivery.spool.sqlite_claim import options_of
 
 
 def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
@@ -13,24 +13,7 @@ def show(connection: sqlite3.Connection, message_id: str) -> MessageRow | None:
     row = connection.execute(SQL["message_row"], (message_id,)).fetchone()
     if row is None:
         return None
-    identity, reverse_path, pool, tenant, domain, credential, client, size, received, expires, headers, ret, envid, *options = row
-    return MessageRow(
-        id=identity,
-        reverse_path=reverse_path,
-        pool=pool,
-        tenant=tenant,
-        domain=domain,
-        credential=credential,
-        client_address=client,
-        size=size,
-        received_at=received,
-        expires_at=expires,
-        headers=headers,
-        ret=ret,
-        envid=envid,
-        options=options_of(*options),
-        recipients=tuple(_recipient(found) for found in connection.execute(SQL["recipient_rows"], (message_id,))),
-    )
+    return message_row(row, [_recipient(found) for found in connection.execute(SQL["recipient_rows"], (message_id,))])
 
 
 def _recipient(row: tuple[int, str, str, int, int, str, str, int, str, str, str]) -> RecipientRow:
