@@ -7,15 +7,13 @@ import datetime
 import pathlib
 from collections.abc import Sequence
 
-import dns.asyncresolver
 import dns.exception
-import dns.nameserver
 import structlog
 
 from postroom_cli.layout import Layout
 from postroom_cli.store import Store
 from postroom_core import directory
-from postroom_core.errors import Permanent
+from postroom_core.resolvers import resolver
 from postroom_operator import resources
 from postroom_operator.plan.compile import Plan, compile_resources
 from postroom_operator.plan.keys import StoredKey
@@ -112,23 +110,10 @@ class World:
         return seen
 
 
-def resolver(servers: Sequence[str]) -> dns.asyncresolver.Resolver:
-    """Asks `servers` (ADDRESS:PORT), or the system's resolvers. Raises Permanent when there are none."""
-    try:
-        made = dns.asyncresolver.Resolver(configure=not servers)
-    except dns.resolver.NoResolverConfiguration as error:
-        raise Permanent("the system has no DNS resolver configured; set POSTROOM_RESOLVERS") from error
-    if servers:
-        parts = [server.rpartition(":") for server in servers]
-        made.nameservers = [dns.nameserver.Do53Nameserver(address.strip("[]"), int(port)) for address, _, port in parts]
-    made.lifetime = DNS_SECONDS
-    return made
-
-
 async def txt(name: str, servers: Sequence[str]) -> list[str]:
     """The TXT records of a name, strings joined; empty when there is none or DNS does not answer."""
     try:
-        answer = await resolver(servers).resolve(f"{name}.", "TXT", search=False, raise_on_no_answer=False)
+        answer = await resolver(servers, DNS_SECONDS).resolve(f"{name}.", "TXT", search=False, raise_on_no_answer=False)
     except (dns.exception.DNSException, OSError):
         return []
     return [b"".join(record.strings).decode("utf-8", "replace") for record in answer.rrset or ()]

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import dns.asyncquery
-import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
+from postroom_core.resolvers import resolver
 from postroom_operator.plan.dkim import Seen
 
 SECONDS = 4.0  # of one question; an authority that needs longer is as good as silent
@@ -42,11 +41,7 @@ class Authority:
     """Looks by way of `resolvers` (ADDRESS:PORT), or the system's, for who is authoritative."""
 
     def __init__(self, resolvers: Sequence[str] = ()) -> None:
-        self._resolver = dns.asyncresolver.Resolver(configure=not resolvers)
-        if resolvers:
-            parts = [server.rpartition(":") for server in resolvers]
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(address.strip("[]"), int(port)) for address, _, port in parts]
-        self._resolver.lifetime = SECONDS
+        self._resolver = resolver(resolvers, SECONDS)
 
     async def look(self, name: str, rdtype: str, wanted: str, now: datetime) -> Seen:
         """How many servers show exactly one record of the kind, and it is `wanted`. An unknown zone is `total` 0."""

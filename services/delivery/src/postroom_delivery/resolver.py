@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
 from postroom_core.errors import Permanent, PostroomError, Transient
+from postroom_core.resolvers import resolver
 from postroom_delivery.dane import Tlsa
 
 # One name costs an attempt at most this; two resolvers get a chance within it.
@@ -75,16 +74,8 @@ class Resolver:
 
     def __init__(self, servers: Sequence[str]) -> None:
         self._trusted = bool(servers)
-        try:
-            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise Permanent("the system has no DNS resolver configured; set POSTROOM_RESOLVERS") from error
-        if servers:
-            parts = [server.rpartition(":") for server in servers]
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(address.strip("[]"), int(port)) for address, _, port in parts]
+        self._resolver = resolver(servers, LIFETIME_SECONDS)
         self._resolver.cache = _Cache(CACHE_ANSWERS)
-        self._resolver.lifetime = LIFETIME_SECONDS
-        self._resolver.search = []
         self._resolver.set_flags(dns.flags.RD | dns.flags.AD)  # AD in a question asks for AD in the answer (RFC 6840 section 5.7)
         self._resolver.use_edns(0, 0, UDP_PAYLOAD)
 

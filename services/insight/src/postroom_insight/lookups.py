@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterable, Sequence
 
 import dns.asyncquery
-import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.name
@@ -20,7 +19,7 @@ import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
 
-from postroom_core.errors import Permanent
+from postroom_core.resolvers import resolver
 from postroom_insight.question import Answer, Asking, Question, Status, T
 
 SECONDS = 5.0
@@ -35,15 +34,7 @@ class Lookups:
     """`servers` are ADDRESS:PORT of resolvers, empty is the system's. Raises Permanent when the system has none."""
 
     def __init__(self, servers: Sequence[str], *, authoritative_port: int = 53, seconds: float = SECONDS) -> None:
-        try:
-            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise Permanent("the system has no DNS resolver configured; set POSTROOM_RESOLVERS") from error
-        if servers:
-            parts = [server.rpartition(":") for server in servers]
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(address.strip("[]"), int(port)) for address, _, port in parts]
-        self._resolver.lifetime = seconds
-        self._resolver.search = []
+        self._resolver = resolver(servers, seconds)
         self._seconds = seconds
         self._authoritative_port = authoritative_port
         self._known: dict[Question, asyncio.Task[Answer]] = {}
