@@ -4,8 +4,24 @@ import contextlib
 import pathlib
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+# A process that is busy for longer is not ready.
+ASK_SECONDS = 2.0
+
+
+async def ask(socket: pathlib.Path, path: str) -> tuple[int, str]:
+    """(status, text) of the side door at a unix socket; 0 when it does not answer."""
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session,
+            session.get(f"http://service{path}") as response,
+        ):
+            return response.status, await response.text()
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return 0, "no answer"
 
 
 def application(ready: Callable[[], str], dead: Callable[[], str] = lambda: "") -> web.Application:

@@ -12,7 +12,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,7 +22,6 @@ from postroom_core.supervise import Child
 from postroom_ingress.settings import Settings
 
 log = structlog.get_logger(__name__)
-ASK_SECONDS = 2.0  # a process that is busy for longer is not ready
 
 
 async def run(settings: Settings, stopping: Stopping) -> None:
@@ -58,32 +56,20 @@ def application(sockets: Sequence[pathlib.Path]) -> web.Application:
     """/metrics added up, /healthz of this process, /readyz of all."""
 
     async def metrics(_: web.Request) -> web.Response:
-        answers = await asyncio.gather(*(_ask(socket, "/metrics") for socket in sockets))
+        answers = await asyncio.gather(*(http.ask(socket, "/metrics") for socket in sockets))
         return web.Response(text=total(text for status, text in answers if status == 200), content_type="text/plain", charset="utf-8")
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        answers = await asyncio.gather(*(_ask(socket, "/readyz") for socket in sockets))
+        answers = await asyncio.gather(*(http.ask(socket, "/readyz") for socket in sockets))
         faults = [f"process {number}: {text.strip()}" for number, (status, text) in enumerate(answers, 1) if status != 200]
         return web.Response(text="\n".join(faults or ["ok"]) + "\n", status=503 if faults else 200)
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     return app
-
-
-async def _ask(socket: pathlib.Path, path: str) -> tuple[int, str]:
-    """(status, text); 0 when it does not answer."""
-    try:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session,
-            session.get(f"http://ingress{path}") as response,
-        ):
-            return response.status, await response.text()
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return 0, "no answer"
 
 
 def total(texts: Iterable[str]) -> str:
