@@ -46,7 +46,7 @@ def test_operator_is_no_package() -> None:
 def test_the_known_settings_are_those_of_the_services() -> None:
     fields = {name for service in (DeliverySettings, IngressSettings, OperatorSettings, SignerSettings) for name in service.model_fields}
     expected = {settings.PREFIX + name.upper() for name in fields} | {"POSTROOM_DATA_DIR", "POSTROOM_LIFELINE"}
-    assert expected == set(settings.KNOWN - settings.NOT_YET)
+    assert expected == set(settings.KNOWN)
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:

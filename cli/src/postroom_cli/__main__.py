@@ -13,7 +13,7 @@ import click
 from postroom_cli import examples, show
 from postroom_cli.command import guarded
 from postroom_core.errors import Permanent
-from postroom_core.settings import NOT_YET, unknown_names
+from postroom_core.settings import unknown_names
 
 # Where each command is. Loaded when it is asked for: what `up` needs takes a second to import, and `explain` should not wait for it.
 _COMMANDS = {
@@ -71,8 +71,6 @@ def main() -> None:
     if unknown := unknown_names(os.environ):
         show.problem("\n".join(f"{name} is not a setting of Postroom; is it misspelt?" for name in unknown))
         sys.exit(2)
-    for name in NOT_YET & os.environ.keys():
-        show.warning(f"{name} is set, and the part that it is for is not built yet: it has no effect")
     guarded(cli)
 
 

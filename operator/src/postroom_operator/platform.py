@@ -5,7 +5,7 @@ import pathlib
 
 import structlog
 
-from postroom_core.documents import ADAPTER, Certificate
+from postroom_core.documents import Certificate
 from postroom_operator import certificates
 from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SECRET, SENDING_POOL
 from postroom_operator.plan import credentials, directory, pki
@@ -67,7 +67,7 @@ async def ensure_certificate(world: World) -> None:
     name = directory.secret_name(Certificate(name=DEFAULT, chain="", private_key=""))
     cache = world.caches.of("Secret", settings.platform_namespace)
     known = cache.get(settings.platform_namespace, name) if cache is not None else None
-    document = _read(known)
+    document = directory.certificate_of(known)
     hostnames = [settings.ingress_hostname]
     if document is None or certificates.names(document) != hostnames or not certificates.lasts(document, world.now()):
         document = await asyncio.to_thread(certificates.self_signed, DEFAULT, hostnames, world.now())
@@ -75,14 +75,6 @@ async def ensure_certificate(world: World) -> None:
     body = directory.document_secret(owner, settings.platform_namespace, "ingress", document)
     body["metadata"].pop("ownerReferences", None)  # the installation is no object
     await world.children.ensure(owner.uid, [body], MANAGER)
-
-
-def _read(secret: Object | None) -> Certificate | None:
-    try:
-        document = ADAPTER.validate_json(decoded(secret)[directory.DOCUMENT]) if secret is not None else None
-    except (ValueError, KeyError):
-        return None
-    return document if isinstance(document, Certificate) else None
 
 
 async def sweep(world: World) -> None:

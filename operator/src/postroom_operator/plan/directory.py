@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from postroom_core.documents import AnyDocument
-from postroom_operator.plan.names import DIRECTORY, DOCUMENT_TYPE, POOL, Object, Owner, bounded, encoded, make
+from postroom_core.documents import ADAPTER, AnyDocument, Certificate
+from postroom_operator.plan.names import DIRECTORY, DOCUMENT_TYPE, POOL, Object, Owner, bounded, decoded, encoded, make
 
 Consumer = Literal["ingress", "signer", "delivery"]
 STATE = "state"  # the operator's own, beside the document
@@ -22,3 +22,12 @@ def document_secret(owner: Owner, namespace: str, consumer: Consumer, document: 
     data = {DOCUMENT: document.model_dump_json(), **({STATE: state} if state else {})}
     body["data"] = encoded(data)
     return body
+
+
+def certificate_of(secret: Object | None) -> Certificate | None:
+    """The Certificate document in a directory Secret; None when there is no Secret, or no such document in it."""
+    try:
+        document = ADAPTER.validate_json(decoded(secret)[DOCUMENT]) if secret is not None else None
+    except (ValueError, KeyError):
+        return None
+    return document if isinstance(document, Certificate) else None

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from postroom_core.documents import ADAPTER, Certificate
+from postroom_core.documents import Certificate
 from postroom_operator import certificates
 from postroom_operator.kube.api import Forbidden
 from postroom_operator.plan import directory, tls
@@ -47,16 +47,8 @@ async def _self_signed(world: World, found: Object) -> Certificate:
     place = world.settings.platform_namespace
     cache = world.caches.of("Secret", place)
     name = directory.secret_name(Certificate(name=wanted.name, chain="", private_key=""))
-    known = _read(cache.get(place, name) if cache is not None else None)
+    known = directory.certificate_of(cache.get(place, name) if cache is not None else None)
     if known is not None and known.hostnames == wanted.hostnames and certificates.issued_by_itself(known) and certificates.lasts(known, world.now()):
         return known
     made = await asyncio.to_thread(certificates.self_signed, wanted.name, wanted.hostnames, world.now())
     return made.model_copy(update={"hostnames": wanted.hostnames})
-
-
-def _read(secret: Object | None) -> Certificate | None:
-    try:
-        document = ADAPTER.validate_json(decoded(secret)[directory.DOCUMENT]) if secret is not None else None
-    except (ValueError, KeyError):
-        return None
-    return document if isinstance(document, Certificate) else None

@@ -96,8 +96,6 @@ TOKEN_KEYS
 WATCH_NAMESPACES
 """
 KNOWN = frozenset(PREFIX + name for name in _NAMES.split())
-# Names of the published contract whose part is not built yet: known, so that an environment written for it starts, and warned about.
-NOT_YET: frozenset[str] = frozenset()
 S = TypeVar("S", bound=BaseSettings)
 
 
