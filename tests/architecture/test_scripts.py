@@ -1,4 +1,4 @@
-"""Every shell script of the project can be read by the shell: a merge that left a half loop in .ci/run is seen here, not on the machine that runs it."""
+"""Every shell script can be read by the shell: a merge that left half a loop in .ci/run is seen here, not on the machine that runs it."""
 
 import pathlib
 import subprocess
