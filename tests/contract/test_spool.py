@@ -381,3 +381,14 @@ def test_what_is_remembered_ends_at_its_time_and_outlives_a_restart(engine: Open
 
     run(engine, tmp_path, first)
     run(engine, tmp_path, second)
+
+
+def test_what_processes_agree_on_stands_until_its_time_is_over(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        assert await asyncio.gather(*(spool.agree(0, "key", "1", f"v{number}", 100 + number) for number in range(3))) == ["v0"] * 3
+        assert await spool.recall(99, "key", "1") == "v0"
+        assert await spool.recall(100, "key", "1") is None
+        assert await spool.agree(100, "key", "1", "v3", 200) == "v3"
+        assert await spool.agree(199, "key", "1", "v4", 300) == "v3"
+
+    run(engine, tmp_path, scenario)

@@ -66,6 +66,25 @@ def test_a_pool_and_a_tenant_have_limits_of_their_own_over_all_destinations(engi
     run(engine, tmp_path, scenario, Limits(5, None, 10, budgets, (Rate(4),)))
 
 
+@pytest.mark.parametrize("singly", [False, True])
+def test_a_recipient_counts_as_a_message_where_it_leaves_alone(engine: Opener, tmp_path: pathlib.Path, singly: bool) -> None:
+    """Two messages of three recipients at 4 a second, and a tenant's 4 a second; a connection takes 5."""
+
+    async def scenario(spool: Spool) -> None:
+        for number in range(2):
+            recipients = tuple(NewRecipient(f"b{place}@x.example", "x.example") for place in range(3))
+            await spool.accept(message(f"m{number}", recipients=recipients), (0, b"body"))
+        taken = []
+        for now in (0, 1000, 2000):
+            for batch in (await spool.claim(now, 4, ()))[0]:
+                taken.append([len(m.claims) for m in batch.messages])
+                await spool.settle(now, delivered(batch), ())
+                await spool.release_slot(now, batch, 0)
+        assert taken == ([[3, 1], [2]] if singly else [[3, 3]])
+
+    run(engine, tmp_path, scenario, Limits(2, 4, 5, (), (Rate(4),), frozenset({"d.example"} if singly else ())))
+
+
 def test_a_pool_has_no_more_connections_than_its_limit(engine: Opener, tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
         for number in range(6):

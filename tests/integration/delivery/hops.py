@@ -30,6 +30,12 @@ class DictMemory:
     async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
         self.values[kind, name] = (value, until)
 
+    async def agree(self, now: int, kind: str, name: str, value: str, until: int) -> str:
+        stands = await self.recall(now, kind, name)
+        if stands is None:
+            await self.remember(now, kind, name, value, until)
+        return stands if stands is not None else value
+
 
 def hops_for(
     dns: DnsServer,

@@ -9,7 +9,7 @@ from typing import Any
 from grpc import aio
 
 from postroom.v1 import spool_pb2, suppression_pb2, suppression_pb2_grpc
-from postroom_core import rpc
+from postroom_core import returnpath, rpc
 from postroom_core.documents import SenderDomain
 from postroom_core.suppression import Filter, keys
 from postroom_core.testing.faults import Rule, script
@@ -121,9 +121,47 @@ def test_mail_of_a_domain_with_a_return_path_leaves_with_it_and_our_own_notices_
             await running.until(await running.enqueue(recipients=[asked]), "delivered")
             assert [message.reverse_path for message in running.sink.messages if "c@x.example" in message.recipients] == ["a@d.example"]
             messages = [message for message in running.sink.messages if message.recipients != ("c@x.example",)][:2]
-            assert sorted((message.reverse_path, message.recipients) for message in messages) == [
-                ("", ("a@d.example",)),
-                ("reports@bounce.d.example", ("b@x.example",)),
-            ]
+            assert sorted(message.recipients for message in messages) == [("a@d.example",), ("b@x.example",)]
+            found = {message.recipients[0]: returnpath.parse(message.reverse_path) for message in messages}
+            path = found["b@x.example"]
+            assert found["a@d.example"] is None
+            assert path is not None
+            assert path.base == "reports@bounce.d.example"
+
+    asyncio.run(scenario())
+
+
+def test_a_bounce_without_any_form_suppresses_the_recipient_whose_return_path_it_came_to_and_a_forged_one_nobody(tmp_path: pathlib.Path) -> None:
+    ours = SenderDomain(name="d.example", tenant="default", signed=False, return_path="reports@bounce.d.example")
+    bounce = b"Subject: failure notice\r\n\r\nSorry: 550 5.1.1 no such user\r\n"
+
+    async def scenario() -> None:
+        async with delivery(tmp_path, domains=[ours]) as running, rpc.connect(f"unix:{tmp_path}/delivery.sock") as channel:
+            message_id = await running.enqueue("b@x.example", "c@x.example", "d@x.example")
+            messages = await running.sink.wait_for(3)
+            assert sorted(message.recipients for message in messages) == [("b@x.example",), ("c@x.example",), ("d@x.example",)]
+            assert running.sink.sessions == 1  # one connection, three transactions
+            await running.until(message_id, "delivered")
+            path = next(message.reverse_path for message in messages if message.recipients == ("c@x.example",))
+
+            async def report(content: bytes, return_path: str) -> suppression_pb2.SuppressionReported:
+                request = suppression_pb2.SuppressionReport(content=content, return_path=return_path)
+                found: suppression_pb2.SuppressionReported = await stub(channel).Report(request)
+                return found
+
+            async def proven(address: str) -> bool:
+                return bool((await stub(channel).CheckReturnPath(suppression_pb2.ReturnPathRequest(address=address))).proven)
+
+            forged = path.replace(path[-25:-21], "aaaa") if path[-25:-21] != "aaaa" else path.replace(path[-25:-21], "bbbb")
+            assert [await proven(path.title()), await proven(forged)] == [True, False]
+            assert (await report(bounce, forged)).text == "the report is about no message that is known here"
+            told = await report(bounce, path)
+            assert (told.kind, told.message_id, [*told.addresses], told.suppressed) == ("bounced-later", message_id, ["c@x.example"], 1)
+            # an id alone, as any host on the way knows it, tells a story and suppresses nobody; a quoted return path does
+            arf = ARF.replace(ID, message_id).replace("B@x.example", "b@x.example")
+            told = await report(arf.encode(), "reports@bounce.d.example")
+            assert (told.kind, [*told.addresses], told.suppressed) == ("complained", ["b@x.example"], 0)
+            told = await report(arf.replace("<a@d.example>", f"<{path}>", 1).encode(), "reports@bounce.d.example")
+            assert (told.kind, [*told.addresses], told.suppressed) == ("complained", ["c@x.example"], 1)
 
     asyncio.run(scenario())

@@ -85,6 +85,13 @@ class FakeSuppression(suppression_pb2_grpc.SuppressionServicer):
     entries: dict[str, str] = field(default_factory=dict)
     lookups: int = 0
     reports: list[bytes] = field(default_factory=list)
+    return_paths: list[str] = field(default_factory=list)
+    proven: str = ""
+    asked: int = 0
+
+    async def CheckReturnPath(self, request: suppression_pb2.ReturnPathRequest, context: Any) -> suppression_pb2.ReturnPathResponse:
+        self.asked += 1
+        return suppression_pb2.ReturnPathResponse(proven=request.address.lower() == self.proven)
 
     async def Filter(self, request: suppression_pb2.SuppressionFilterRequest, context: Any) -> suppression_pb2.SuppressionFilterResponse:
         made = Filter.sized(0)
@@ -94,6 +101,7 @@ class FakeSuppression(suppression_pb2_grpc.SuppressionServicer):
 
     async def Report(self, request: suppression_pb2.SuppressionReport, context: Any) -> suppression_pb2.SuppressionReported:
         self.reports.append(request.content)
+        self.return_paths.append(request.return_path)
         return suppression_pb2.SuppressionReported()
 
     async def Lookup(self, request: suppression_pb2.SuppressionLookupRequest, context: Any) -> suppression_pb2.SuppressionLookupResponse:

@@ -27,6 +27,24 @@ def test_a_stranger_brings_a_report_which_is_read_and_never_sent_on(tmp_path: pa
     scenario_of(tmp_path, scenario)
 
 
+def test_a_return_path_that_names_a_recipient_counts_only_with_delivery_s_word(tmp_path: pathlib.Path) -> None:
+    mine = "reports-01m86swk2qp69zz8fxm8g2t3q0-1-abcdefghijklm234@bounce.d.example"
+
+    async def scenario(running: Running) -> None:
+        running.suppression.proven = mine
+        client = await running.connect("relay", "127.0.0.77")
+        assert (await client.ask("MAIL FROM:<>")).startswith("250")
+        assert (await client.ask(f"RCPT TO:<{mine.replace('234', '235')}>")).startswith("550 5.1.1 This return path is not one of ours")
+        assert (await client.ask(f"RCPT TO:<{mine.replace('bounce', 'else')}>")).startswith("550 5.7.1")
+        assert (await client.ask(f"RCPT TO:<{mine.upper()}>")).startswith("250")
+        assert (await client.ask(f"RCPT TO:<{PATH}>")).startswith("452 4.5.3")
+        assert (await client.message_data(REPORT)).startswith("250")
+        assert (running.suppression.reports, running.suppression.asked) == ([REPORT], 2)
+        assert [path.lower() for path in running.suppression.return_paths] == [mine]
+
+    scenario_of(tmp_path, scenario)
+
+
 def test_a_report_comes_in_chunks_too(tmp_path: pathlib.Path) -> None:
     async def scenario(running: Running) -> None:
         client = await running.connect("relay", "127.0.0.77")

@@ -118,7 +118,12 @@ def test_a_delay_is_no_bounce() -> None:
 
 def test_a_complaint_is_read() -> None:
     found = parse(ARF.encode())
-    assert found == Complaint(ID, "abuse", ("B@x.example",), "reported by SomeGenerator/1.0, d.example")
+    assert found == Complaint(ID, "abuse", ("B@x.example",), "reported by SomeGenerator/1.0, d.example", ("a@d.example",))
+
+
+def test_the_reverse_paths_that_a_report_quotes_are_found() -> None:
+    assert parse(ARF.replace(RETURNED, f"Return-Path: <p@q.example>\r\n{RETURNED}").encode()).return_paths == ("a@d.example", "p@q.example")
+    assert parse(POSTFIX.replace(RETURNED, f"Return-Path: <p@q.example>\r\n{RETURNED}").encode()).return_paths == ("p@q.example",)
 
 
 def test_what_is_no_report_is_kept_as_text() -> None:
@@ -184,3 +189,34 @@ def test_praise_is_told_and_suppresses_nobody() -> None:
 def test_the_samples_are_messages_for_the_library_too() -> None:
     for sample in (POSTFIX, ARF):
         assert [part.defects for part in email.message_from_string(sample).walk() if part.defects] == []
+
+
+QMAIL = b"""\
+From: MAILER-DAEMON@x.example
+Subject: failure notice
+
+Hi. This is the qmail-send program at x.example.
+
+<inner@y.example>:
+192.0.2.7 does not like recipient.
+Remote host said: 550 5.1.1 no such user here
+Giving up on 192.0.2.7.
+"""
+
+
+def test_a_proven_return_path_names_the_recipient_whatever_the_report_says() -> None:
+    message = row("b@x.example", "c@x.example")
+    (told,) = judge(parse(QMAIL), message, table_of(), 0, "c@x.example")
+    assert (told.address, told.event.kind, str(told.event.reply)) == ("c@x.example", "bounced-later", "550 5.1.1 no such user here")
+    assert [entry.address for entry in told.entries] == ["c@x.example"]
+    assert judge(parse(QMAIL), message, table_of(), 0)[0].entries == ()
+    # a DSN that was written about the address behind a forward, or about others
+    forwarded = POSTFIX.replace("Original-Recipient: rfc822;b@x.example\r\n", "").encode()
+    assert [one.address for one in judge(parse(forwarded), message, table_of(), 0, "c@x.example")] == ["c@x.example"]
+    assert [one.address for one in judge(parse(POSTFIX.encode()), message, table_of(), 0, "c@x.example")] == ["c@x.example"]
+    assert [one.address for one in judge(parse(ARF.encode()), message, table_of(), 0, "c@x.example")] == ["c@x.example"]
+
+
+def test_an_answer_of_a_person_suppresses_nobody() -> None:
+    (told,) = judge(parse(b"Subject: away\r\n\r\nI am away until 550 days from now.\r\n"), row("b@x.example"), table_of(), 0, "b@x.example")
+    assert (told.address, told.event.kind, told.entries) == ("b@x.example", "reported", ())

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpostroom/v1/suppression.proto\x12\x0bpostroom.v1\"\xa1\x01\n\x10SuppressionEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x06 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12\x0e\n\x06number\x18\x08 \x01(\x03\"+\n\x18SuppressionFilterRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\":\n\x19SuppressionFilterResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04\x62its\x18\x02 \x01(\x0c\"K\n\x18SuppressionLookupRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"W\n\x19SuppressionLookupResponse\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.postroom.v1.SuppressionEntry\x12\x0c\n\x04text\x18\x02 \x01(\t\"e\n\x16SuppressionListRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x05\"I\n\x17SuppressionListResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.postroom.v1.SuppressionEntry\"$\n\x11SuppressionReport\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"l\n\x13SuppressionReported\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x12\n\nsuppressed\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\"C\n\x11SuppressionChange\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.postroom.v1.SuppressionEntry\"%\n\x12SuppressionChanged\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x03\x32\xf1\x03\n\x0bSuppression\x12W\n\x06\x46ilter\x12%.postroom.v1.SuppressionFilterRequest\x1a&.postroom.v1.SuppressionFilterResponse\x12W\n\x06Lookup\x12%.postroom.v1.SuppressionLookupRequest\x1a&.postroom.v1.SuppressionLookupResponse\x12Q\n\x04List\x12#.postroom.v1.SuppressionListRequest\x1a$.postroom.v1.SuppressionListResponse\x12\x46\n\x03\x41\x64\x64\x12\x1e.postroom.v1.SuppressionChange\x1a\x1f.postroom.v1.SuppressionChanged\x12J\n\x06Report\x12\x1e.postroom.v1.SuppressionReport\x1a .postroom.v1.SuppressionReported\x12I\n\x06Remove\x12\x1e.postroom.v1.SuppressionChange\x1a\x1f.postroom.v1.SuppressionChangedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpostroom/v1/suppression.proto\x12\x0bpostroom.v1\"\xa1\x01\n\x10SuppressionEntry\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x06 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x07 \x01(\x03\x12\x0e\n\x06number\x18\x08 \x01(\x03\"+\n\x18SuppressionFilterRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\":\n\x19SuppressionFilterResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04\x62its\x18\x02 \x01(\x0c\"K\n\x18SuppressionLookupRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"W\n\x19SuppressionLookupResponse\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.postroom.v1.SuppressionEntry\x12\x0c\n\x04text\x18\x02 \x01(\t\"e\n\x16SuppressionListRequest\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x03\x12\r\n\x05limit\x18\x05 \x01(\x05\"I\n\x17SuppressionListResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.postroom.v1.SuppressionEntry\"9\n\x11SuppressionReport\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x13\n\x0breturn_path\x18\x02 \x01(\t\"$\n\x11ReturnPathRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"$\n\x12ReturnPathResponse\x12\x0e\n\x06proven\x18\x01 \x01(\x08\"l\n\x13SuppressionReported\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x12\n\nsuppressed\x18\x04 \x01(\x03\x12\x0c\n\x04text\x18\x05 \x01(\t\"C\n\x11SuppressionChange\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.postroom.v1.SuppressionEntry\"%\n\x12SuppressionChanged\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x03\x32\xc5\x04\n\x0bSuppression\x12W\n\x06\x46ilter\x12%.postroom.v1.SuppressionFilterRequest\x1a&.postroom.v1.SuppressionFilterResponse\x12W\n\x06Lookup\x12%.postroom.v1.SuppressionLookupRequest\x1a&.postroom.v1.SuppressionLookupResponse\x12Q\n\x04List\x12#.postroom.v1.SuppressionListRequest\x1a$.postroom.v1.SuppressionListResponse\x12\x46\n\x03\x41\x64\x64\x12\x1e.postroom.v1.SuppressionChange\x1a\x1f.postroom.v1.SuppressionChanged\x12J\n\x06Report\x12\x1e.postroom.v1.SuppressionReport\x1a .postroom.v1.SuppressionReported\x12R\n\x0f\x43heckReturnPath\x12\x1e.postroom.v1.ReturnPathRequest\x1a\x1f.postroom.v1.ReturnPathResponse\x12I\n\x06Remove\x12\x1e.postroom.v1.SuppressionChange\x1a\x1f.postroom.v1.SuppressionChangedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,13 +46,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUPPRESSIONLISTRESPONSE']._serialized_start=584
   _globals['_SUPPRESSIONLISTRESPONSE']._serialized_end=657
   _globals['_SUPPRESSIONREPORT']._serialized_start=659
-  _globals['_SUPPRESSIONREPORT']._serialized_end=695
-  _globals['_SUPPRESSIONREPORTED']._serialized_start=697
-  _globals['_SUPPRESSIONREPORTED']._serialized_end=805
-  _globals['_SUPPRESSIONCHANGE']._serialized_start=807
-  _globals['_SUPPRESSIONCHANGE']._serialized_end=874
-  _globals['_SUPPRESSIONCHANGED']._serialized_start=876
-  _globals['_SUPPRESSIONCHANGED']._serialized_end=913
-  _globals['_SUPPRESSION']._serialized_start=916
-  _globals['_SUPPRESSION']._serialized_end=1413
+  _globals['_SUPPRESSIONREPORT']._serialized_end=716
+  _globals['_RETURNPATHREQUEST']._serialized_start=718
+  _globals['_RETURNPATHREQUEST']._serialized_end=754
+  _globals['_RETURNPATHRESPONSE']._serialized_start=756
+  _globals['_RETURNPATHRESPONSE']._serialized_end=792
+  _globals['_SUPPRESSIONREPORTED']._serialized_start=794
+  _globals['_SUPPRESSIONREPORTED']._serialized_end=902
+  _globals['_SUPPRESSIONCHANGE']._serialized_start=904
+  _globals['_SUPPRESSIONCHANGE']._serialized_end=971
+  _globals['_SUPPRESSIONCHANGED']._serialized_start=973
+  _globals['_SUPPRESSIONCHANGED']._serialized_end=1010
+  _globals['_SUPPRESSION']._serialized_start=1013
+  _globals['_SUPPRESSION']._serialized_end=1594
 # @@protoc_insertion_point(module_scope)

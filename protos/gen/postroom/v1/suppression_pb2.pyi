@@ -215,20 +215,62 @@ class SuppressionReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_FIELD_NUMBER: _builtins.int
+    RETURN_PATH_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """at most 512 KiB are read"""
+    return_path: _builtins.str
+    """where it arrived; "" when a person brings it, who vouches for it"""
     def __init__(
         self,
         *,
         content: _builtins.bytes = ...,
+        return_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "return_path", b"return_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SuppressionReport: _TypeAlias = SuppressionReport  # noqa: Y015
+
+@_typing.final
+class ReturnPathRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnPathRequest: _TypeAlias = ReturnPathRequest  # noqa: Y015
+
+@_typing.final
+class ReturnPathResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVEN_FIELD_NUMBER: _builtins.int
+    proven: _builtins.bool
+    def __init__(
+        self,
+        *,
+        proven: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proven", b"proven"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnPathResponse: _TypeAlias = ReturnPathResponse  # noqa: Y015
 
 @_typing.final
 class SuppressionReported(_message.Message):

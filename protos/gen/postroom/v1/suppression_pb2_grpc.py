@@ -59,6 +59,11 @@ class SuppressionStub:
                 request_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReport.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReported.FromString,
                 _registered_method=True)
+        self.CheckReturnPath = channel.unary_unary(
+                '/postroom.v1.Suppression/CheckReturnPath',
+                request_serializer=postroom_dot_v1_dot_suppression__pb2.ReturnPathRequest.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_suppression__pb2.ReturnPathResponse.FromString,
+                _registered_method=True)
         self.Remove = channel.unary_unary(
                 '/postroom.v1.Suppression/Remove',
                 request_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionChange.SerializeToString,
@@ -104,6 +109,13 @@ class SuppressionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckReturnPath(self, request, context):
+        """Whether an address is the return path of a recipient of ours: its proof is right.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Remove(self, request, context):
         """Removes entries by scope, owner and address.
         """
@@ -138,6 +150,11 @@ def add_SuppressionServicer_to_server(servicer, server):
                     servicer.Report,
                     request_deserializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReport.FromString,
                     response_serializer=postroom_dot_v1_dot_suppression__pb2.SuppressionReported.SerializeToString,
+            ),
+            'CheckReturnPath': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckReturnPath,
+                    request_deserializer=postroom_dot_v1_dot_suppression__pb2.ReturnPathRequest.FromString,
+                    response_serializer=postroom_dot_v1_dot_suppression__pb2.ReturnPathResponse.SerializeToString,
             ),
             'Remove': grpc.unary_unary_rpc_method_handler(
                     servicer.Remove,
@@ -280,6 +297,33 @@ class Suppression:
             '/postroom.v1.Suppression/Report',
             postroom_dot_v1_dot_suppression__pb2.SuppressionReport.SerializeToString,
             postroom_dot_v1_dot_suppression__pb2.SuppressionReported.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckReturnPath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Suppression/CheckReturnPath',
+            postroom_dot_v1_dot_suppression__pb2.ReturnPathRequest.SerializeToString,
+            postroom_dot_v1_dot_suppression__pb2.ReturnPathResponse.FromString,
             options,
             channel_credentials,
             insecure,

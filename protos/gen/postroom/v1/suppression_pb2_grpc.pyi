@@ -41,6 +41,8 @@ class SuppressionStub:
     """Adds entries; one that is there stays when it lasts longer. Answers how many are new or last longer now."""
     Report: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionReport, _suppression_pb2.SuppressionReported]
     """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
+    CheckReturnPath: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.ReturnPathRequest, _suppression_pb2.ReturnPathResponse]
+    """Whether an address is the return path of a recipient of ours: its proof is right."""
     Remove: _grpc.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]
     """Removes entries by scope, owner and address."""
 
@@ -57,6 +59,8 @@ class SuppressionAsyncStub(SuppressionStub):
     """Adds entries; one that is there stays when it lasts longer. Answers how many are new or last longer now."""
     Report: _aio.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionReport, _suppression_pb2.SuppressionReported]  # type: ignore[assignment]
     """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
+    CheckReturnPath: _aio.UnaryUnaryMultiCallable[_suppression_pb2.ReturnPathRequest, _suppression_pb2.ReturnPathResponse]  # type: ignore[assignment]
+    """Whether an address is the return path of a recipient of ours: its proof is right."""
     Remove: _aio.UnaryUnaryMultiCallable[_suppression_pb2.SuppressionChange, _suppression_pb2.SuppressionChanged]  # type: ignore[assignment]
     """Removes entries by scope, owner and address."""
 
@@ -100,6 +104,14 @@ class SuppressionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_suppression_pb2.SuppressionReported, _abc.Awaitable[_suppression_pb2.SuppressionReported]]:
         """A bounce or complaint that came back, as received: the message gets an event, its recipient an entry where that is due."""
+
+    @_abc_1.abstractmethod
+    def CheckReturnPath(
+        self,
+        request: _suppression_pb2.ReturnPathRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_suppression_pb2.ReturnPathResponse, _abc.Awaitable[_suppression_pb2.ReturnPathResponse]]:
+        """Whether an address is the return path of a recipient of ours: its proof is right."""
 
     @_abc_1.abstractmethod
     def Remove(

@@ -32,6 +32,7 @@ CALLERS: Mapping[str, frozenset[str]] = {
     "/postroom.v1.Suppression/List": frozenset({"cli", "operator"}),
     "/postroom.v1.Suppression/Add": frozenset({"cli", "operator"}),
     "/postroom.v1.Suppression/Report": frozenset({"ingress", "cli", "operator"}),
+    "/postroom.v1.Suppression/CheckReturnPath": frozenset({"ingress"}),
     "/postroom.v1.Suppression/Remove": frozenset({"cli", "operator"}),
     "/postroom.v1.Signer/Sign": frozenset({"ingress", "delivery"}),
     "/postroom.v1.Signer/SignBatch": frozenset({"ingress", "delivery"}),

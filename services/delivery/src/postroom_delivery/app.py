@@ -33,6 +33,7 @@ from postroom_delivery.sts_policies import StsPolicies, fetcher
 from postroom_delivery.suppression import Suppressions
 from postroom_delivery.suppression_servicer import SuppressionServicer
 from postroom_delivery.targets import Lookups, Targets
+from postroom_delivery.verp import Verp
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
@@ -63,12 +64,13 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         counting = spool if settings.analytics else None
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         suppressions = Suppressions(spool, clock)
-        parts = Parts(spool, pools, sites, _hops(settings, resolver, spool, clock), clock, settings.hostname, signing, suppressions)
+        verp = Verp(spool, clock)
+        parts = Parts(spool, pools, sites, _hops(settings, resolver, spool, clock), clock, settings.hostname, signing, suppressions, verp)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
             spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
-            suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, pools, clock), server)
+            suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, pools, clock, verp), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 

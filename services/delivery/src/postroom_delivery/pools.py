@@ -16,11 +16,13 @@ class Pools:
         """`site` tells the site of a domain as far as it is known, see postroom_delivery.sites."""
         self._pools: dict[str, Pool] = {}
         self._senders: dict[str, SenderDomain] = {}
+        self._singly: frozenset[str] = frozenset()
         self._site = site
 
     def replace(self, snapshot: Snapshot) -> None:
         self._pools = snapshot.of(Pool)
         self._senders = snapshot.of(SenderDomain)
+        self._singly = frozenset(name for name, sender in self._senders.items() if sender.return_path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._pools
@@ -46,7 +48,8 @@ class Pools:
         budgets = [Budget(f"destination:{key.pool}:{key.destination}", own)] if own else []
         if shared or pool.limits.max_connections is not None:
             budgets.append(Budget(f"pool:{key.pool}", shared, pool.limits.max_connections))
-        return Limits(limit.max_connections, limit.messages_per_second, limit.messages_per_connection, tuple(budgets), _rates(pool.tenant_rates))
+        most = limit.messages_per_connection
+        return Limits(limit.max_connections, limit.messages_per_second, most, tuple(budgets), _rates(pool.tenant_rates), self._singly)
 
     def allowances(self, pool: str, tenant: str, recipients: int) -> tuple[Allowance, ...]:
         """What a message with so many recipients counts against the limits that the pool sets each of its tenants."""

@@ -1,11 +1,11 @@
 """Reads what comes back about messages: DSNs of other servers (RFC 3464, RFC 6533) and complaints (ARF, RFC 5965). Pure and bounded.
 
-A report is written by strangers. What it says about an address counts only with the id of a message of ours in the returned header, in a Received
-field: ids cannot be guessed, and whoever calls checks that the address was a recipient of that message.
+A report is written by strangers. What it says about an address counts only with a return path of ours that is proven (verp), to which it came or
+which it quotes, or with the id of a message of ours in a Received field of the returned header and a person who vouches for it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email import message_from_bytes, message_from_string
 from email.message import Message
@@ -19,8 +19,10 @@ MOST_REPORT = 512 * 1024
 _MOST_BOUNDARIES = 100
 _MOST_RECIPIENTS = 100
 _MOST_TEXT = 1000
+_MOST_PATHS = 10
 _ID = re.compile(r"\bid ([0-9A-Z]{26})\b")
 _DIAGNOSTIC = re.compile(r"(?P<code>[45]\d\d)[ -](?:(?P<enhanced>[45]\.\d{1,3}\.\d{1,3})\s+)?(?P<text>.*)", re.DOTALL)
+_QUOTED = re.compile(r"\b(5[05]\d)[ -](5\.\d{1,3}\.\d{1,3})\s+([^\r\n]*)")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 
@@ -34,10 +36,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """A DSN about failures; `message_id` "" when the report does not say which message of ours."""
+    """A DSN about failures; `message_id` "" when the report does not say which message of ours.
+
+    `return_paths`, here and below, are the reverse-paths that the report quotes.
+    """
 
     message_id: str
     failures: tuple[Failure, ...]
+    return_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,20 @@ class Complaint:
     feedback_type: str
     addresses: tuple[str, ...]
     text: str
+    return_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No report that we know, or one that needs nothing: a delay, a success. `text` is its beginning, for people."""
+    """No report that we know, or one that needs nothing: a delay, a success. `text` is its beginning, for people.
+
+    `reply` is a refusal that stands in the text of a bounce without the form of RFC 3464.
+    """
 
     message_id: str
     text: str
+    return_paths: tuple[str, ...] = ()
+    reply: Reply | None = None
 
 
 Report = Bounce | Complaint | Unknown
@@ -73,21 +85,32 @@ def parse(content: bytes) -> Report:
 
 
 def _parse(message: Message) -> Report:
-    message_id = _message_id(message)
+    returned = list(_returned(message))
+    message_id = _message_id(returned)
+    paths = tuple(_address(str(value)) for header in returned for value in header.get_all("Return-Path", []))[:_MOST_PATHS]
     kind = str(message.get_param("report-type") or "").lower() if message.get_content_type() == "multipart/report" else ""
     parts = list(message.walk())[1:]
     if kind == "delivery-status":
         failures = [found for part in parts if part.get_content_type().endswith("delivery-status") for found in _failures(part)]
         if failures:
-            return Bounce(message_id, tuple(failures[:_MOST_RECIPIENTS]))
+            return Bounce(message_id, tuple(failures[:_MOST_RECIPIENTS]), paths)
+        return Unknown(message_id, _clean(f"{message.get('Subject', '')}: {_text(message)}"), paths)
     if kind == "feedback-report":
         report = next((_fields(part) for part in parts if part.get_content_type() == "message/feedback-report"), None)
         if report is not None and report.get("Feedback-Type"):
             addresses = [_address(str(value)) for value in report.get_all("Original-Rcpt-To", [])][:_MOST_RECIPIENTS]
             by = f"{report.get('User-Agent', 'unknown')}, {report.get('Reported-Domain', '')}".strip(", ")
             found = tuple(address for address in addresses if "@" in address)
-            return Complaint(message_id, _clean(str(report["Feedback-Type"])).lower(), found, _clean(f"reported by {by}"))
-    return Unknown(message_id, _clean(f"{message.get('Subject', '')}: {_text(message)}"))
+            quoted = tuple(_address(str(value)) for value in report.get_all("Original-Mail-From", []))[:_MOST_PATHS]
+            return Complaint(message_id, _clean(str(report["Feedback-Type"])).lower(), found, _clean(f"reported by {by}"), quoted + paths)
+    text = _text(message)
+    return Unknown(message_id, _clean(f"{message.get('Subject', '')}: {text}"), paths, _refusal(text))
+
+
+def _refusal(text: str) -> Reply | None:
+    """The first reply that is final, as hosts quote it in bounces of their own form."""
+    found = _QUOTED.search(text)
+    return Reply(int(found[1]), found[2], _clean(found[3])) if found is not None else None
 
 
 def _failures(part: Message) -> Iterator[Failure]:
@@ -122,15 +145,21 @@ def _fields(part: Message) -> Message:
     return message_from_string(_decoded(part).strip())
 
 
-def _message_id(message: Message) -> str:
-    """The id in a Received field of the returned message or header."""
+def _returned(message: Message) -> Iterator[Message]:
+    """The headers of what is inside: the returned message or its header block, and parts that have neither."""
     for part in message.walk():
         if part is not message:
-            returned = message_from_string(_decoded(part)) if part.get_content_type() in ("text/rfc822-headers", "message/global-headers") else part
-            for received in returned.get_all("Received", []):
-                found = _ID.search(str(received))
-                if found is not None and is_message_id(found[1]):
-                    return found[1]
+            headers_only = part.get_content_type() in ("text/rfc822-headers", "message/global-headers")
+            yield message_from_string(_decoded(part)) if headers_only else part
+
+
+def _message_id(returned: Iterable[Message]) -> str:
+    """The id in a Received field."""
+    for header in returned:
+        for received in header.get_all("Received", []):
+            found = _ID.search(str(received))
+            if found is not None and is_message_id(found[1]):
+                return found[1]
     return ""
 
 

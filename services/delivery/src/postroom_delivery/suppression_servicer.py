@@ -15,6 +15,7 @@ from postroom_delivery.pools import Pools
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Suppression, SuppressionFilter
 from postroom_delivery.suppression import Suppressions, text
+from postroom_delivery.verp import Verp
 
 Context = aio.ServicerContext[Any, Any]
 # An entry has some KiB at most, a gRPC message one MiB.
@@ -26,8 +27,9 @@ _Request = suppression_pb2.SuppressionChange
 class SuppressionServicer(suppression_pb2_grpc.SuppressionServicer):
     """See suppression.proto."""
 
-    def __init__(self, spool: Spool, suppressions: Suppressions, pools: Pools, clock: Clock) -> None:
+    def __init__(self, spool: Spool, suppressions: Suppressions, pools: Pools, clock: Clock, verp: Verp) -> None:
         self._spool = spool
+        self._verp = verp
         self._pools = pools
         self._suppressions = suppressions
         self._clock = clock
@@ -56,17 +58,24 @@ class SuppressionServicer(suppression_pb2_grpc.SuppressionServicer):
 
     async def Report(self, request: suppression_pb2.SuppressionReport, context: Context) -> suppression_pb2.SuppressionReported:
         report = reports.parse(request.content)
-        message = await self._spool.show(report.message_id) if report.message_id else None
+        proven = await self._verp.verified((request.return_path, *report.return_paths))
+        message_id = proven.message_id if proven is not None else report.message_id
+        message = await self._spool.show(message_id) if message_id else None
         if message is None:
             return suppression_pb2.SuppressionReported(text="the report is about no message that is known here")
         now = self._clock.now_ms()
-        told = returns.judge(report, message, table_of(self._pools.get(message.pool).reply_rules), now)
-        suppressed = sum([await self._spool.tell(now, message.id, one.address, one.event, one.entries) for one in told])
+        named = next((r.address for r in message.recipients if proven is not None and r.id == proven.recipient), "")
+        told = returns.judge(report, message, table_of(self._pools.get(message.pool).reply_rules), now, named)
+        believed = bool(named) or not request.return_path
+        suppressed = sum([await self._spool.tell(now, message.id, one.address, one.event, one.entries if believed else ()) for one in told])
         kind = told[0].event.kind if told else ""
         text = told[0].event.text or str(told[0].event.reply or "") if told else "the report is about none of the message's recipients"
         return suppression_pb2.SuppressionReported(
             kind=kind, message_id=message.id, addresses=[one.address for one in told], suppressed=suppressed, text=text
         )
+
+    async def CheckReturnPath(self, request: suppression_pb2.ReturnPathRequest, context: Context) -> suppression_pb2.ReturnPathResponse:
+        return suppression_pb2.ReturnPathResponse(proven=await self._verp.verified([request.address]) is not None)
 
     async def Remove(self, request: _Request, context: Context) -> suppression_pb2.SuppressionChanged:
         return suppression_pb2.SuppressionChanged(changed=await self._spool.unsuppress(await self._entries(request, context)))

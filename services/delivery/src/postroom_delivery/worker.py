@@ -32,6 +32,7 @@ from postroom_delivery.sites import Sites
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
 from postroom_delivery.suppression import Suppressions
+from postroom_delivery.verp import Verp
 
 log = structlog.get_logger(__name__)
 OUTCOMES = Counter("postroom_delivery_recipients", "Recipients by the outcome of an attempt", ["outcome", "reason"])
@@ -57,6 +58,7 @@ class Parts:
     own_name: str
     signing: Signing
     suppressions: Suppressions
+    verp: Verp
 
 
 class Worker:
@@ -159,31 +161,27 @@ class Worker:
         signed = await self._parts.signing.signed(message)
         if isinstance(signed, Deferred):
             return dict.fromkeys(message.claims, signed)
-        signed = self._with_return_path(signed)
-        session = await self._session_for(target, security.demand_of(message.options))
-        if not isinstance(session, Session):
-            if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
+        outcomes: dict[Claim, Outcome] = {}
+        for part in await self._parts.verp.split(signed, self._parts.pools.sender(message.domain)):
+            session = await self._session_for(target, security.demand_of(message.options))
+            if not isinstance(session, Session):
+                if isinstance(session, Deferred) and session.cause.classification in _BLOCKING:
+                    self._block(self._pool.retry.initial)
+                return dict.fromkeys(message.claims, session) | outcomes
+            outcomes |= await self._transmit(session, part, target)
+            if attempt.ends_session(outcomes):
                 self._block(self._pool.retry.initial)
-            return dict.fromkeys(message.claims, session)
-        try:
-            outcomes = await attempt.Attempt(session, signed, self._parts.spool.doubt, self._parts.spool.body, self._parts.clock.now_ms()).run()
-        except attempt.StaleSession:  # at most once for a message: a new connection is never stale
-            self._drop_session()
-            return await self._attempt(message, target)
-        if attempt.ends_session(outcomes):
-            self._block(self._pool.retry.initial)
+                return attempt.released(message) | outcomes
         return outcomes
 
-    def _with_return_path(self, message: ClaimedMessage) -> ClaimedMessage:
-        """Where the domain has a return path, reports about its mail come back to us; notices of ours keep the null reverse-path.
-
-        Who asked for notices of success gets them from the next host, under the own reverse-path.
-        """
-        sender = self._parts.pools.sender(message.domain)
-        asked = any("SUCCESS" in claim.notify.split(",") for claim in message.claims)
-        if sender is None or not sender.return_path or not message.reverse_path or asked:
-            return message
-        return replace(message, reverse_path=sender.return_path)
+    async def _transmit(self, session: Session, message: ClaimedMessage, target: str) -> Mapping[Claim, Outcome]:
+        parts = self._parts
+        try:
+            return await attempt.Attempt(session, message, parts.spool.doubt, parts.spool.body, parts.clock.now_ms()).run()
+        except attempt.StaleSession:  # at most once for a message: a new connection is never stale
+            self._drop_session()
+        opened = await self._session_for(target, security.demand_of(message.options))
+        return await self._transmit(opened, message, target) if isinstance(opened, Session) else dict.fromkeys(message.claims, opened)
 
     def _block(self, seconds: float) -> None:
         """Leaves the destination alone for a while once this worker has left."""

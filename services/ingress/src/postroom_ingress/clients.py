@@ -19,7 +19,7 @@ from postroom_core.suppression import Filter
 from postroom_ingress.batcher import Batcher, Bounds
 from postroom_ingress.envelope import Envelope
 from postroom_ingress.options import MailOptions
-from postroom_ingress.suppression import AWAY, SuppressionList
+from postroom_ingress.suppression import AWAY, FORGED, SuppressionList
 
 # A signature takes a millisecond; whoever waits longer for it hears 451 and comes back.
 SIGN_SECONDS = 5.0
@@ -230,10 +230,18 @@ class SuppressionClient:
                 return ""
             raise Unavailable(f"suppression list: {_code(error)}") from error
 
-    async def report(self, content: bytes) -> None:
+    async def proven(self, return_path: str) -> bool:
+        """Whether it is the return path of a recipient of ours. Raises Unavailable."""
+        try:
+            return (await self._stub.CheckReturnPath(suppression_pb2.ReturnPathRequest(address=return_path), timeout=LOOKUP_SECONDS)).proven
+        except grpc.RpcError as error:
+            raise Unavailable(f"return path: {_code(error)}") from error
+
+    async def report(self, content: bytes, return_path: str) -> None:
         """A bounce or complaint that came back, whether it is about a message or not. Raises Unavailable."""
         try:
-            await self._stub.Report(suppression_pb2.SuppressionReport(content=content), timeout=COMMIT_SECONDS)
+            request = suppression_pb2.SuppressionReport(content=content, return_path=return_path)
+            await self._stub.Report(request, timeout=COMMIT_SECONDS)
         except grpc.RpcError as error:
             raise Unavailable(f"suppression list: {_code(error)}") from error
 
@@ -279,9 +287,16 @@ class Deliveries:
             self._channels[target] = channel, SpoolClient(channel), SuppressionList(suppression, self._clock), suppression
         return self._channels[target]
 
-    async def report(self, content: bytes, target: str) -> None:
+    async def forged(self, target: str, return_path: str) -> Reply | None:
+        """The reply to a return path that names a recipient, when the delivery at `target` does not know its proof."""
+        try:
+            return None if await self._at(target)[3].proven(return_path) else FORGED
+        except Unavailable:
+            return AWAY
+
+    async def report(self, content: bytes, return_path: str, target: str) -> None:
         """A report about mail of the delivery at `target`. Raises Unavailable."""
-        await self._at(target)[3].report(content)
+        await self._at(target)[3].report(content, return_path)
 
     async def serving(self) -> bool:
         """Whether a delivery serves, of all that the directory names: one pool that is away must not close the door to the others."""

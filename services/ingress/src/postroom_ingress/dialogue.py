@@ -69,7 +69,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A recipient that is allowed; whether it gets mail at all is the suppression list's question."""
+    """A recipient that is allowed; whether it gets mail at all is the suppression list's question, or whether it is a return path of ours."""
 
     rcpt: RcptArguments
 
@@ -285,8 +285,10 @@ class Dialogue:
         reporter = self._reporter(rcpt.recipient)
         if reporter is None or (transaction.identity is not None and transaction.identity != reporter):
             return Say(policy.NOT_ALLOWED, counts=True)
+        if transaction.recipients:
+            return Say(Reply(452, "4.5.3", "One report at a time"))
         transaction.identity = reporter
-        return self.recipient_passed(rcpt)
+        return Check(rcpt)
 
     def _data(self, argument: str) -> Action:
         if argument:

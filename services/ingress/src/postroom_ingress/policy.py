@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
+from postroom_core import returnpath
 from postroom_core.address import Mailbox, matches
 from postroom_core.documents import Credential, Domain, Limits
 from postroom_core.headers import Field, MalformedHeader, from_address
@@ -76,8 +77,13 @@ class Policy:
         ]
 
     def reporter(self, recipient: Mailbox) -> Identity | None:
-        """Who writes to the return path of a domain: anybody may, and what comes is read as a report about its mail, never sent on (P5)."""
-        domain = self._return_paths.get((recipient.local.lower(), recipient.domain))
+        """Who writes to the return path of a domain: anybody may, and what comes is read as a report about its mail, never sent on (P5).
+
+        Whether one that names a recipient is ours is delivery's question.
+        """
+        named = returnpath.parse(str(recipient))
+        local = named.base.rpartition("@")[0] if named is not None else recipient.local.lower()
+        domain = self._return_paths.get((local, recipient.domain))
         return Identity(domain, "report", (), authenticated=False, reports=True) if domain is not None else None
 
     def login(self, username: str) -> Login | None:

@@ -300,7 +300,8 @@ class Reception:
         envelope = self._envelope
         if self._order.report:
             content = self._header_block + b"\r\n" + bytes(self._pending)
-            await self._services.spool.report(content[:MOST_REPORT], self._order.identity.domain.delivery_target)
+            (return_path,) = (str(rcpt.recipient) for rcpt in envelope.recipients)
+            await self._services.spool.report(content[:MOST_REPORT], return_path, self._order.identity.domain.delivery_target)
             return Reply(250, "2.0.0", "Ok: the report was read")
         signatures: bytes | Refused = b""
         if self._order.identity.domain.signed:

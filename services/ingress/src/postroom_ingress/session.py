@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 from prometheus_client import Counter
 
+from postroom_core import returnpath
 from postroom_core.connection import Connection, ConnectionClosed, LineTooLong
 from postroom_core.ids import new_message_id
 from postroom_core.reply import Reply
@@ -198,6 +199,10 @@ class Session:
         transaction = self._dialogue.transaction
         assert transaction is not None and transaction.identity is not None
         domain, spool = transaction.identity.domain, self._listener.services.spool
+        if transaction.identity.reports:
+            address = str(action.rcpt.recipient)
+            forged = await spool.forged(domain.delivery_target, address) if returnpath.parse(address) is not None else None
+            return Say(forged, counts=True) if forged is not None else self._dialogue.recipient_passed(action.rcpt)
         refusal = await spool.suppressed(domain.delivery_target, domain.tenant, domain.name, str(action.rcpt.recipient))
         return Say(refusal) if refusal is not None else self._dialogue.recipient_passed(action.rcpt)
 

@@ -16,6 +16,7 @@ from postroom_core.suppression import Filter, keys
 FRESH_SECONDS = 2.0
 # An older filter says nothing: every recipient is a question.
 OLD_SECONDS = 30.0
+FORGED = Reply(550, "5.1.1", "This return path is not one of ours, or of mail long ago")
 AWAY = Reply(451, "4.3.0", "The recipient cannot be checked now, try again later")
 
 

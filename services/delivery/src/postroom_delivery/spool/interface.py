@@ -43,6 +43,9 @@ class Memory(Protocol):
     async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
         """Keeps the value until then; a later one replaces it."""
 
+    async def agree(self, now: int, kind: str, name: str, value: str, until: int) -> str:
+        """The value that stands for all processes: the one whose time is not over, else this one, which is kept until then."""
+
 
 class RollUps(Protocol):
     """Analytics: counts its events once, for questions that never scan them. See postroom_delivery.spool.rollup."""

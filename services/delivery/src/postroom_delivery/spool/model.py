@@ -156,7 +156,8 @@ class Batch:
 class Limits:
     """What a claim must respect for one destination; `rate` is messages per second, None is unlimited.
 
-    `budgets` are what the destination shares with others or counts over longer windows; `tenant_rates` hold for each tenant of the pool.
+    `budgets` are what the destination shares with others or counts over longer windows; `tenant_rates` hold for each tenant of the pool. Mail of
+    the domains in `singly` leaves one recipient at a time, each of which counts as a message.
     """
 
     max_connections: int
@@ -164,6 +165,11 @@ class Limits:
     batch: int
     budgets: tuple[Budget, ...] = ()
     tenant_rates: tuple[Rate, ...] = ()
+    singly: frozenset[str] = frozenset()
+
+    def count(self, domain: str, recipients: int) -> int:
+        """How many messages so many recipients of one message of this MailDomain are, on the wire."""
+        return recipients if domain in self.singly else min(recipients, 1)
 
     def of_tenant(self, pool: str, tenant: str) -> tuple[Budget, ...]:
         """The tenant's own budget."""

@@ -192,6 +192,12 @@ class PostgresSpool:
 
         await self._link.run(now, work)
 
+    async def agree(self, now: int, kind: str, name: str, value: str, until: int) -> str:
+        async def work(transaction: Transaction) -> str:
+            return str((await transaction.fetch("agree", kind, name, value, until, now))[0]["value"])
+
+        return await self._link.run(now, work)
+
     # People
 
     async def list_messages(self, which: ListFilter) -> list[MessageRow]:

@@ -8,6 +8,7 @@ that are due (skipped when locked), and only under a destination's lock its lane
 destination: they append arrivals.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,7 @@ class _Visit:
     idle: bool
     limit: Limits
     allowed: int = 0
+    taken: int = 0
     wait_until: int | None = None
     untouched: bool = False
 
@@ -141,7 +143,7 @@ class Claiming:
         for visit in visits:
             messages = _grouped(chosen.get(visit.key, []), leased)
             if messages:
-                visit.bucket = limits.spend(visit.bucket, len(messages))
+                visit.bucket = limits.spend(visit.bucket, visit.taken)
                 batches.append(Batch(visit.key, slots.get(visit.key, 0), messages))
         return batches
 
@@ -149,8 +151,10 @@ class Claiming:
         """The rows that every limit lets go now; their tokens are spent."""
         budgets = (*visit.limit.budgets, *tenant)
         allowed = min(visit.allowed, self._ledger.available(budgets))
-        picked = _picked(rows, allowed) if allowed else []
-        self._ledger.spend(budgets, len({row["message"] for row in picked}))
+        picked = _picked(rows, allowed, visit.limit)
+        counted = Counter((row["message"], row["domain"]) for row in picked)
+        visit.taken = sum(visit.limit.count(domain, recipients) for (_, domain), recipients in counted.items())
+        self._ledger.spend(budgets, visit.taken)
         return picked
 
     async def _lease(self, rows: list[Any]) -> dict[int, tuple[ClaimedMessage, Claim]]:
@@ -194,14 +198,19 @@ def _place(visit: _Visit) -> tuple[str, str]:
     return visit.key.pool, visit.key.destination
 
 
-def _picked(rows: list[Any], allowed: int) -> list[Any]:
+def _picked(rows: list[Any], allowed: int, limit: Limits) -> list[Any]:
     """The rows of the first `allowed` messages, within the volume of a batch."""
     messages: dict[str, int] = {}
+    picked = []
     for row in rows:
-        if row["message"] not in messages and (len(messages) == allowed or sum(messages.values()) >= BATCH_BYTES):
-            break
+        known = row["message"] in messages
+        costs = row["domain"] in limit.singly or not known
+        if costs and (allowed < 1 or (not known and sum(messages.values()) >= BATCH_BYTES)):
+            continue
+        allowed -= costs
         messages[row["message"]] = row["size"] if row["body_size"] <= INLINE_BODY else 0
-    return [row for row in rows if row["message"] in messages]
+        picked.append(row)
+    return picked
 
 
 def _grouped(rows: list[Any], leased: dict[int, tuple[ClaimedMessage, Claim]]) -> tuple[ClaimedMessage, ...]:

@@ -144,6 +144,9 @@ class SqliteSpool:
     async def remember(self, now: int, kind: str, name: str, value: str, until: int) -> None:
         await self._writer.submit(lambda c: c.execute(SQL["remember"], (kind, name, value, until)) and None)
 
+    async def agree(self, now: int, kind: str, name: str, value: str, until: int) -> str:
+        return await self._writer.submit(lambda c: str(c.execute(SQL["agree"], (kind, name, value, until, now)).fetchone()[0]))
+
     # People
 
     async def list_messages(self, which: ListFilter) -> list[MessageRow]:

@@ -78,8 +78,8 @@ class Claiming:
             self._visit_again(key, self._now + max(self._wait_ms(bucket, rate), self._ledger.wait_ms(limit.budgets)), bucket)
             return None
         messages = self._take(key, limit, allowed)
-        bucket = limits.spend(bucket, len(messages))
-        self._ledger.spend(limit.budgets, len(messages))
+        bucket = limits.spend(bucket, taken := _count(messages, limit))
+        self._ledger.spend(limit.budgets, taken)
         due = self._connection.execute(SQL["lane_next_due"], (key.pool, key.destination)).fetchone()[0]
         wait = max(self._wait_ms(bucket, rate), self._ledger.wait_ms(limit.budgets))
         self._visit_again(key, None if due in (None, NEVER) else max(due, self._now + wait), bucket)
@@ -121,8 +121,8 @@ class Claiming:
                 self._connection.execute(SQL["lane_waits"], (self._now + wait, key.pool, key.destination, tenant))
                 continue
             rows = self._due(key, tenant)
-            messages.extend(self._lease(rows, min(allowed, self._ledger.available(budgets))))
-            self._ledger.spend(budgets, len(messages))
+            messages.extend(self._lease(rows, min(allowed, self._ledger.available(budgets)), limit))
+            self._ledger.spend(budgets, _count(messages, limit))
             turn(self._connection, self._now, key.pool, key.destination, tenant)
             if messages:
                 break
@@ -138,16 +138,19 @@ class Claiming:
             rows += self._connection.execute(SQL["due_recipients"], (*lane, priority, self._now, left)).fetchall() if left else []
         return rows
 
-    def _lease(self, rows: list[_Due], allowed: int) -> list[ClaimedMessage]:
+    def _lease(self, rows: list[_Due], allowed: int, limit: Limits) -> list[ClaimedMessage]:
         by_message: dict[str, list[_Due]] = {}
         for row in rows:
             by_message.setdefault(row[1], []).append(row)
         messages: list[ClaimedMessage] = []
         volume = 0
-        for message_id, recipients in list(by_message.items())[:allowed]:
-            if messages and volume >= BATCH_BYTES:
+        for message_id, recipients in by_message.items():
+            if allowed < 1 or (messages and volume >= BATCH_BYTES):
                 break
-            claimed = self._message(message_id, tuple(self._lease_recipient(row) for row in recipients))
+            (domain,) = self._connection.execute(SQL["domain_of_message"], (message_id,)).fetchone() if limit.singly else ("",)
+            leaving = recipients[:allowed] if domain in limit.singly else recipients
+            allowed -= limit.count(domain, len(leaving))
+            claimed = self._message(message_id, tuple(self._lease_recipient(row) for row in leaving))
             volume += len(claimed.headers) + len(claimed.body or b"")
             messages.append(claimed)
         return messages
@@ -163,6 +166,10 @@ class Claiming:
         if row[_BODY_SIZE] <= INLINE_BODY:
             body = b"".join(chunk for (chunk,) in self._connection.execute(SQL["read_body"], (message_id, 0, 8)))
         return claimed_message(row, body, claims)
+
+
+def _count(messages: Collection[ClaimedMessage], limit: Limits) -> int:
+    return sum(limit.count(message.domain, len(message.claims)) for message in messages)
 
 
 def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:

@@ -141,7 +141,7 @@ UPDATE destination SET factor = $3, factor_at = $4 WHERE pool = $1 AND name = $2
 
 -- name: due_work
 -- For each destination the tenant whose turn it is, and its due recipients: by priority, then by time. The nested loops keep that order.
-SELECT given.pool, given.name, l.tenant, r.id, r.message, r.address, r.attempts, r.notify, r.orcpt, r.delay_told, m.size, m.body_size
+SELECT given.pool, given.name, l.tenant, r.id, r.message, r.address, r.attempts, r.notify, r.orcpt, r.delay_told, m.size, m.body_size, m.domain
 FROM unnest($3::text[], $4::text[]) AS given(pool, name)
 CROSS JOIN LATERAL (SELECT tenant FROM lane WHERE lane.pool = given.pool AND lane.destination = given.name AND next_due <= $1 ORDER BY turn_at LIMIT 1) AS l
 LEFT JOIN LATERAL (
@@ -383,6 +383,11 @@ SELECT value FROM memory WHERE kind = $1 AND name = $2 AND until > $3;
 -- name: remember
 INSERT INTO memory (kind, name, value, until) VALUES ($1, $2, $3, $4)
 ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value, until = excluded.until;
+
+-- name: agree
+-- What stands stays until its time is over; $5 is now.
+INSERT INTO memory AS m (kind, name, value, until) VALUES ($1, $2, $3, $4) ON CONFLICT (kind, name) DO UPDATE SET
+  value = CASE WHEN m.until > $5 THEN m.value ELSE excluded.value END, until = CASE WHEN m.until > $5 THEN m.until ELSE excluded.until END RETURNING value;
 
 -- name: forget
 DELETE FROM memory WHERE until <= $1;

@@ -117,6 +117,9 @@ INSERT INTO slot (pool, destination, holder, lease_until) VALUES (?, ?, ?, ?);
 SELECT id, tenant, domain, reverse_path, headers, body_size, eight_bit, received_at, expires_at, ret, envid, traceparent, sign,
   smtputf8, require_tls, tls_optional, binary_mime, hold_until, deliver_by, deliver_by_return, priority FROM message WHERE id = ?;
 
+-- name: domain_of_message
+SELECT domain FROM message WHERE id = ?;
+
 -- name: read_body
 SELECT data FROM body WHERE message = ? AND sequence >= ? ORDER BY sequence LIMIT ?;
 
@@ -257,6 +260,11 @@ SELECT value FROM memory WHERE kind = ? AND name = ? AND until > ?;
 -- name: remember
 INSERT INTO memory (kind, name, value, until) VALUES (?, ?, ?, ?)
 ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value, until = excluded.until;
+
+-- name: agree
+-- What stands stays until its time is over; ?5 is now.
+INSERT INTO memory (kind, name, value, until) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (kind, name) DO UPDATE SET value = iif(until > ?5, value, excluded.value), until = iif(until > ?5, until, excluded.until) RETURNING value;
 
 -- name: forget
 DELETE FROM memory WHERE rowid IN (SELECT rowid FROM memory WHERE until <= ? LIMIT ?);
