@@ -1,11 +1,14 @@
 """The objects of a pool: what is in them that a cluster, a tenant or an autoscaler relies on."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from postroom_operator.kube.children import made_by_another
 from postroom_operator.plan import autoscaling, network
 from postroom_operator.plan import workload as workloads
+from postroom_operator.plan.conditions import Condition
 from postroom_operator.plan.names import Owner, workload
 from postroom_operator.plan.workload import Installation, Shape
 
@@ -107,8 +110,8 @@ def test_the_service_is_headless_and_the_budget_counts_the_pools_own_pods() -> N
 @pytest.mark.parametrize(
     ("wanted", "embedded", "keda", "provider", "reason"),
     [
-        ("Auto", False, True, "HPA", "HPA"),
-        ("KEDA", False, True, "KEDA", "MetricAbsent"),
+        ("Auto", False, True, "KEDA", "KEDA"),
+        ("KEDA", False, True, "KEDA", "KEDA"),
         ("Auto", False, False, "HPA", "HPA"),
         ("HPA", False, True, "HPA", "HPA"),
         ("KEDA", False, False, "None", "ProviderAbsent"),
@@ -117,19 +120,70 @@ def test_the_service_is_headless_and_the_budget_counts_the_pools_own_pods() -> N
     ],
 )
 def test_who_scales(wanted: str, embedded: bool, keda: bool, provider: str, reason: str) -> None:
-    choice = autoscaling.choose({"autoscaling": {"provider": wanted}}, embedded=embedded, keda=keda)
+    choice = autoscaling.choose({"autoscaling": {**SPEC["autoscaling"], "provider": wanted}}, embedded=embedded, keda=keda)
     assert (choice.provider, choice.condition.reason) == (provider, reason)
 
 
 def test_keda_asks_for_due_mail_and_its_age_and_falls_back_to_more_not_to_less() -> None:
     (body,) = autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "KEDA")
-    assert [trigger["metadata"]["valueLocation"] for trigger in body["spec"]["triggers"]] == ["due_messages", "oldest_due_seconds"]
+    due, oldest = body["spec"]["triggers"]
+    assert due["metadata"] == {
+        "url": "http://n.mail.svc.cluster.local:2580/queue-stats",
+        "format": "prometheus",
+        "valueLocation": "postroom_due_messages",
+        "targetValue": "500",
+    }
+    assert (due["metricType"], oldest["metricType"]) == ("AverageValue", "Value")
+    assert (oldest["metadata"]["valueLocation"], oldest["metadata"]["targetValue"]) == ("postroom_oldest_due_seconds", "60")
     assert body["spec"]["fallback"] == {"failureThreshold": 3, "replicas": 3, "behavior": "currentReplicasIfHigher"}
     assert (body["spec"]["minReplicaCount"], body["spec"]["maxReplicaCount"]) == (2, 9)
     (hpa,) = autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "HPA")
     assert hpa["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "n"}
     assert hpa["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert autoscaling.autoscaler(OWNER, PLACE, "n", SPEC, "None") == []
+
+
+def test_there_is_always_a_pod_that_answers_keda() -> None:
+    spec = {"autoscaling": {**SPEC["autoscaling"], "provider": "KEDA", "minReplicas": 0}}
+    (body,) = autoscaling.autoscaler(OWNER, PLACE, "n", spec, "KEDA")
+    assert body["spec"]["minReplicaCount"] == 1
+    assert "minReplicas 0 is taken as 1" in autoscaling.choose(spec, embedded=False, keda=True).condition.message
+
+
+def _state(kind: str, status: str, reason: str = "R", message: str = "why") -> dict[str, str]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+@pytest.mark.parametrize(
+    ("provider", "conditions", "wanted"),
+    [
+        ("KEDA", [], "NotReconciled"),
+        ("KEDA", [_state("Ready", "True")], "KEDA"),
+        ("KEDA", [_state("Ready", "False")], "ScaledObjectNotReady"),
+        ("KEDA", [_state("Ready", "True"), _state("Fallback", "True")], "Fallback"),
+        ("KEDA", [_state("Ready", "True"), _state("HPAActive", "False", "HPAMetricsUnavailable")], "MetricsUnavailable"),
+        ("KEDA", [_state("Ready", "True"), _state("HPAActive", "False", "ScalingDisabled")], "KEDA"),
+        ("HPA", [], "HPA"),
+        ("HPA", [_state("AbleToScale", "True"), _state("ScalingActive", "True")], "HPA"),
+        ("HPA", [_state("AbleToScale", "True"), _state("ScalingActive", "False", "FailedGetResourceMetric")], "FailedGetResourceMetric"),
+        ("HPA", [_state("AbleToScale", "False", "FailedGetScale")], "FailedGetScale"),
+    ],
+)
+def test_what_ails_the_autoscaler_is_said_after_its_first_minutes(provider: Any, conditions: list[dict[str, str]], wanted: str) -> None:
+    choice = autoscaling.Choice(provider, Condition("AutoscalerReady", "True", provider))
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    found = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"conditions": conditions}}
+    said = autoscaling.observe(choice, found, made + timedelta(minutes=10))
+    assert (said.reason, said.status) == (wanted, "True" if wanted == provider else "False")
+    assert autoscaling.observe(choice, found, made + timedelta(minutes=1)) == choice.condition
+    assert autoscaling.observe(choice, None, made) == choice.condition
+
+
+def test_what_keda_makes_of_our_labels_is_not_ours_to_remove() -> None:
+    copied = {"metadata": {"ownerReferences": [{"controller": True, "uid": "the ScaledObject's"}]}}
+    assert made_by_another(copied, "uid-1")
+    assert not made_by_another({"metadata": {"ownerReferences": [{"controller": True, "uid": "uid-1"}]}}, "uid-1")
+    assert not made_by_another({"metadata": {}}, "uid-1")
 
 
 def test_objects_of_another_namespace_have_labels_and_no_owner_reference() -> None:

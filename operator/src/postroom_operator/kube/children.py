@@ -55,6 +55,8 @@ class Children:
                 identity = (name, metadata["namespace"], metadata["name"])
                 if name not in BY_NAME or identity in wanted or found.get("type") in keep or "deletionTimestamp" in metadata:
                     continue
+                if made_by_another(found, uid):
+                    continue
                 await self.remove(BY_NAME[name], found)
                 writes += 1
         return writes
@@ -69,6 +71,11 @@ class Children:
     async def remove_all(self, uid: str) -> None:
         """For an owner that goes."""
         await self._prune(uid, set(), frozenset())
+
+
+def made_by_another(found: Object, uid: str) -> bool:
+    """Whether another controller made it and only copied our labels, as KEDA does to the HPA of a ScaledObject."""
+    return any(reference.get("controller") and reference["uid"] != uid for reference in found["metadata"].get("ownerReferences") or [])
 
 
 def holds(known: Object, body: Object) -> bool:

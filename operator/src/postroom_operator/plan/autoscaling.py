@@ -1,14 +1,15 @@
-"""Who says how many delivery pods a pool has. Pure.
+"""Who says how many delivery pods a pool has, and whether it works. Pure.
 
-KEDA asks delivery itself for the messages that are due now and permitted by limits, per replica, and for the age of the oldest of them. Deferred
-and throttled mail never scales anything up: more pods would not send it sooner. Delivery does not serve that metric yet, so Auto is an HPA on CPU
-and KEDA says what is missing. With SQLite there is no autoscaler, because one process owns the spool.
+KEDA asks delivery itself for the messages that are due now and permitted by limits, per replica, and for how long the first of them has been
+waiting. Deferred and throttled mail never scales anything up: more pods would not send it sooner. Where KEDA is not served, Auto is an HPA on CPU.
+With SQLite there is no autoscaler, because one process owns the spool.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
-from postroom_operator.plan.conditions import Condition
+from postroom_operator.plan.conditions import Condition, moment
 from postroom_operator.plan.names import Object, Owner, make
 from postroom_operator.plan.workload import HTTP_PORT, Installation, selector
 
@@ -18,11 +19,14 @@ CPU_PERCENT = 70
 # One pod in ten a minute: a drain takes minutes, and a wave of mail comes back.
 SCALE_DOWN_PERCENT = 10
 STATS_PATH = "/queue-stats"
+# A controller looks within seconds, but a new pod has no CPU measure for a minute or two: before that nothing is wrong.
+PATIENCE = timedelta(minutes=3)
+KIND = {"KEDA": "ScaledObject", "HPA": "HorizontalPodAutoscaler"}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The provider in force and what is said about it."""
+    """The provider in force and what is said about it before it is looked at."""
 
     provider: Provider
     condition: Condition
@@ -36,14 +40,49 @@ def choose(spec: Object, *, embedded: bool, keda: bool) -> Choice:
         return Choice("None", Condition("AutoscalerReady", "True", "NotScalable", told))
     if wanted == "None":
         return Choice("None", Condition("AutoscalerReady", "True", "Off"))
-    if keda and wanted == "KEDA":
-        told = "delivery does not serve the metric yet, so KEDA keeps fallbackReplicas; use HPA"
-        return Choice("KEDA", Condition("AutoscalerReady", "False", "MetricAbsent", told))
-    if wanted == "KEDA":
+    if wanted == "KEDA" and not keda:
         return Choice(
             "None", Condition("AutoscalerReady", "False", "ProviderAbsent", "KEDA's ScaledObject is not served here; install KEDA or use HPA")
         )
-    return Choice("HPA", Condition("AutoscalerReady", "True", "HPA"))
+    provider: Provider = "KEDA" if keda and wanted in ("Auto", "KEDA") else "HPA"
+    told = (
+        "minReplicas 0 is taken as 1: mail is accepted and the metric is answered by delivery's pods alone"
+        if not spec["autoscaling"]["minReplicas"]
+        else ""
+    )
+    return Choice(provider, Condition("AutoscalerReady", "True", provider, told))
+
+
+def observe(choice: Choice, found: Object | None, now: datetime) -> Condition:
+    """What the autoscaler's own status says; `found` is its object as it is, None before it is there."""
+    if choice.provider == "None" or found is None:
+        return choice.condition
+    conditions = {entry["type"]: entry for entry in found.get("status", {}).get("conditions") or []}
+    failing = _failing_keda(conditions) if choice.provider == "KEDA" else _failing_hpa(conditions)
+    if failing is None or now - moment(found["metadata"]["creationTimestamp"]) < PATIENCE:
+        return choice.condition
+    return Condition("AutoscalerReady", "False", *failing)
+
+
+def _failing_keda(conditions: dict[str, Object]) -> tuple[str, str] | None:
+    """Reason and message, None when it scales."""
+    if not conditions:
+        return "NotReconciled", "no controller has looked at the ScaledObject: is KEDA running?"
+    if conditions.get("Ready", {}).get("status") == "False":
+        return "ScaledObjectNotReady", conditions["Ready"].get("message", "")
+    if conditions.get("Fallback", {}).get("status") == "True":
+        return "Fallback", "KEDA gets no answer from delivery and keeps fallbackReplicas; see the events of the ScaledObject"
+    if conditions.get("HPAActive", {}).get("status") == "False" and conditions["HPAActive"].get("reason") != "ScalingDisabled":
+        return "MetricsUnavailable", conditions["HPAActive"].get("message", "")
+    return None
+
+
+def _failing_hpa(conditions: dict[str, Object]) -> tuple[str, str] | None:
+    for kind in ("AbleToScale", "ScalingActive"):
+        found = conditions.get(kind, {})
+        if found.get("status") == "False" and found.get("reason") != "ScalingDisabled":
+            return found.get("reason") or kind, found.get("message", "")
+    return None
 
 
 def autoscaler(owner: Owner, place: Installation, name: str, spec: Object, provider: Provider) -> list[Object]:
@@ -80,19 +119,19 @@ def _scaled_object(owner: Owner, place: Installation, name: str, wanted: Object)
     url = f"http://{name}.{place.namespace}.svc.cluster.local:{HTTP_PORT}{STATS_PATH}"
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        "minReplicaCount": wanted["minReplicas"],
+        "minReplicaCount": max(1, wanted["minReplicas"]),
         "maxReplicaCount": wanted["maxReplicas"],
         "pollingInterval": 15,
         "fallback": {"failureThreshold": 3, "replicas": wanted["fallbackReplicas"], "behavior": "currentReplicasIfHigher"},
         "advanced": {"horizontalPodAutoscalerConfig": {"name": f"{name}-keda", "behavior": _behaviour(wanted)}},
         "triggers": [
-            _trigger(url, "due_messages", str(wanted["dueMessagesPerReplica"]), "AverageValue"),
-            _trigger(url, "oldest_due_seconds", str(wanted["oldestDueSeconds"]), "Value"),
+            _trigger(url, "postroom_due_messages", str(wanted["dueMessagesPerReplica"]), "AverageValue"),
+            _trigger(url, "postroom_oldest_due_seconds", str(wanted["oldestDueSeconds"]), "Value"),
         ],
     }
     return make(("keda.sh/v1alpha1", "ScaledObject"), place.namespace, name, owner, labels=selector(name), spec=spec)
 
 
-def _trigger(url: str, location: str, target: str, how: str) -> Object:
-    metadata = {"url": url, "valueLocation": location, "targetValue": target}
-    return {"type": "metrics-api", "name": location.replace("_", "-"), "metricType": how, "useCachedMetrics": True, "metadata": metadata}
+def _trigger(url: str, metric: str, target: str, how: str) -> Object:
+    metadata = {"url": url, "format": "prometheus", "valueLocation": metric, "targetValue": target}
+    return {"type": "metrics-api", "name": metric.replace("_", "-"), "metricType": how, "useCachedMetrics": True, "metadata": metadata}

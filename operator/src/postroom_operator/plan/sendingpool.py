@@ -1,6 +1,7 @@
 """What one SendingPool becomes: its objects, conditions and status. Pure: gathered facts in, data out."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from postroom_core.documents import Pool
@@ -31,6 +32,8 @@ class Facts:
     choice: Choice
     domains: int
     workload: Object | None  # as it is
+    autoscaler: Object | None  # as it is
+    now: datetime
 
     @property
     def kind(self) -> Literal["Deployment", "StatefulSet"]:
@@ -61,7 +64,8 @@ def wanted(facts: Facts, place: Installation) -> list[Object]:
 
 def observe(facts: Facts) -> list[Condition]:
     """The conditions, without Ready."""
-    return [_accepted(facts), _synced(facts), facts.choice.condition, _available(facts), _scalable(facts)]
+    scaling = autoscaling.observe(facts.choice, facts.autoscaler, facts.now)
+    return [_accepted(facts), _synced(facts), scaling, _available(facts), _scalable(facts)]
 
 
 def _accepted(facts: Facts) -> Condition:
@@ -102,7 +106,7 @@ def status(facts: Facts) -> Object:
         "selector": ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
         "workload": facts.name,
         "domainCount": facts.domains,
-        "autoscaler": {"provider": facts.choice.provider},
+        "autoscaler": {"provider": facts.choice.provider, **({"name": facts.name} if facts.choice.provider != "None" else {})},
     }
     return found
 

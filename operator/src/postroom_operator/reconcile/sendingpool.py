@@ -1,5 +1,7 @@
 """One SendingPool: gather, plan, apply, tell. Read this file from `reconcile` downwards and you know what the operator does for a pool."""
 
+from dataclasses import replace
+
 import structlog
 
 from postroom_operator.kube.api import Forbidden
@@ -55,7 +57,7 @@ class SendingPools:
         if facts.uri is not None:
             await self._hand_over(facts)
             await self._world.children.ensure(owner.uid, sendingpool.wanted(facts, self.installation), MANAGER)
-            facts = self._with_workload(facts)
+            facts = self._as_it_is(facts)
         observed = sendingpool.observe(facts)
         await self._world.tell(SENDING_POOL, found, [conditions.ready(observed, sendingpool.NEEDED), *observed], sendingpool.status(facts))
         return CHECK_SECONDS
@@ -76,13 +78,17 @@ class SendingPools:
         domains = sum(1 for domain in self._world.resources("MailDomain") if pool_of(resource_of(domain)) == here)
         name = workload(owner.namespace, owner.name, self._world.settings.platform_namespace)
         why = why or refused
-        return self._with_workload(Facts(owner, name, spec, compiled.document, compiled.problems, uri, why, choice, domains, None))
+        now = self._world.now()
+        return self._as_it_is(Facts(owner, name, spec, compiled.document, compiled.problems, uri, why, choice, domains, None, None, now))
 
-    def _with_workload(self, facts: Facts) -> Facts:
-        cache = self._world.caches.of(facts.kind, self._world.settings.platform_namespace)
-        known = cache.get(self._world.settings.platform_namespace, facts.name) if cache is not None else None
-        changed = {name: getattr(facts, name) for name in Facts.__slots__}
-        return Facts(**{**changed, "workload": known})
+    def _as_it_is(self, facts: Facts) -> Facts:
+        """With what the cluster has of its workload and autoscaler."""
+        kind = autoscaling.KIND.get(facts.choice.provider)
+        return replace(facts, workload=self._known(facts.kind, facts.name), autoscaler=self._known(kind, facts.name) if kind else None)
+
+    def _known(self, kind: str, name: str) -> Object | None:
+        cache = self._world.caches.of(kind, self._world.settings.platform_namespace)
+        return cache.get(self._world.settings.platform_namespace, name) if cache is not None else None
 
     async def _database(self, owner: Owner, spec: Object) -> tuple[str | None, str]:
         """The database's URI, or why there is none."""

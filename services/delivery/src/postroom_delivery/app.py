@@ -9,6 +9,7 @@ import secrets
 import sys
 
 import structlog
+from aiohttp import web
 
 from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc
 from postroom_core import http, rpc
@@ -21,6 +22,7 @@ from postroom_delivery.analytics_servicer import AnalyticsServicer, keep
 from postroom_delivery.clients import SignerClient
 from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.pools import Pools
+from postroom_delivery.queuestats import QueueStats
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
@@ -74,8 +76,9 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 
-        ready = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
-        await stack.enter_async_context(http.serve(settings.http, ready))
+        side_door = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
+        side_door.add_routes([web.get("/queue-stats", QueueStats(spool, clock).answer)])
+        await stack.enter_async_context(http.serve(settings.http, side_door))
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
         if counting is not None:
             tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))

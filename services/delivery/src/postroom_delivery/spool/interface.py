@@ -12,6 +12,7 @@ from typing import Protocol
 
 from postroom_core.reply import Reply
 from postroom_delivery.spool.model import (
+    Backlog,
     Batch,
     Claim,
     DeadLetter,
@@ -137,6 +138,9 @@ class Spool(Memory, RollUps, Protocol):
 
     async def stats(self, now: int) -> Stats:
         """The queue in numbers."""
+
+    async def backlog(self, now: int) -> Backlog:
+        """What could leave now if there were more workers, of the whole spool, whichever process is asked. See postroom_delivery.spool.backlog."""
 
     async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
         """Appends an event to a message's story, with entries for the suppression list; how many of these are new or last longer now."""

@@ -353,5 +353,13 @@ class Stats:
     destinations: tuple[DestinationRow, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Recipients that are due and that every limit lets go now; `oldest_ms` is how long the first of them has been waiting, 0 without any."""
+
+    due: int
+    oldest_ms: int
+
+
 class LostLease(PostroomError):
     """The lease of at least one claim has been taken over; nothing was changed."""

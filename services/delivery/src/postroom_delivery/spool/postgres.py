@@ -19,6 +19,7 @@ from postroom_core.reply import Reply
 from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_rollup, postgres_settle, postgres_suppression
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
+    Backlog,
     Batch,
     Claim,
     DeadLetter,
@@ -36,7 +37,7 @@ from postroom_delivery.spool.model import (
     SuppressionFilter,
 )
 from postroom_delivery.spool.postgres_group import Group
-from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Link, Lost, Transaction, connect
+from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Connection, Link, Lost, Transaction, connect
 from postroom_delivery.spool.postgres_migrate import LOCK, migrate
 
 log = structlog.get_logger(__name__)
@@ -214,6 +215,12 @@ class PostgresSpool:
 
     async def stats(self, now: int) -> Stats:
         return await self._link.read(lambda c: postgres_read.stats(c, now))
+
+    async def backlog(self, now: int) -> Backlog:
+        async def work(connection: Connection) -> Backlog:
+            return await postgres_read.backlog(connection, await self._link.now(connection, now), self._limits_of)
+
+        return await self._link.read(work)
 
     async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
         changed = await self._link.run(now, lambda transaction: postgres_settle.reschedule(transaction, action, recipients))

@@ -124,9 +124,9 @@ class Link:
 
     async def _once(self, now: int, work: Callable[[Transaction], Awaitable[T]], *, lazy: bool) -> T:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            await self._day_exists(connection, await self._now(connection, now))
+            await self._day_exists(connection, await self.now(connection, now))
             async with connection.transaction():
-                transaction = Transaction(connection, await self._now(connection, now))
+                transaction = Transaction(connection, await self.now(connection, now))
                 if lazy:
                     await connection.execute("SET LOCAL synchronous_commit = off")
                 result = await work(transaction)
@@ -142,7 +142,8 @@ class Link:
             except _AGAIN as error:
                 raise Unavailable(f"spool: {error}") from error
 
-    async def _now(self, connection: Connection, now: int) -> int:
+    async def now(self, connection: Connection, now: int) -> int:
+        """The database's time; the caller's under its clock."""
         return now if self._caller_clock else int(await connection.fetchval(SQL["now"]))
 
     async def _day_exists(self, connection: Connection, now: int) -> None:

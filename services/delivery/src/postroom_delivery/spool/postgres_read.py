@@ -8,13 +8,18 @@ oldest transaction that still runs.
 from collections.abc import Sequence
 from typing import Any
 
-from postroom_delivery.limits import Pace
-from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.limits import Bucket, Ledger, Pace
+from postroom_delivery.spool import backlog as counting
+from postroom_delivery.spool.backlog import Line
+from postroom_delivery.spool.interface import LimitsOf
+from postroom_delivery.spool.model import Backlog, DeadLetter, DestinationRow, EventRow, Key, ListFilter, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.postgres_link import SQL, Connection
 from postroom_delivery.spool.rows import message_row
 
 # Beyond this `due` says "at least so many" for a lane: enough for an autoscaler, and counted in milliseconds.
 MOST_COUNTED = 10_000
+# As many as one claim folds in.
+ARRIVALS = 5000
 
 
 async def show(connection: Connection, message_id: str) -> MessageRow | None:
@@ -70,3 +75,50 @@ async def stats(connection: Connection, now: int) -> Stats:
             for pool, name, scheduled, connections, suspended, next_at, factor, at in await connection.fetch(SQL["stats_destinations"])
         ),
     )
+
+
+async def backlog(connection: Connection, now: int, limits_of: LimitsOf) -> Backlog:
+    """See Spool.backlog."""
+    lines = await _lines(connection, now)
+    rooms = [(line, counting.room(line, limits_of(line.key), now)) for line in lines]
+    lanes = [(line.key.pool, line.key.destination, tenant, most) for line, most in rooms if most for tenant, _ in line.lanes]
+    rows = await connection.fetch(SQL["backlog_counts"], now, *_columns(lanes, 4))
+    due = {(Key(row["pool"], row["name"]), row["tenant"]): row["due"] for row in rows}
+    keys = sorted(counting.buckets(lines, limits_of))
+    found = await connection.fetch(SQL["backlog_buckets"], *_columns(keys, 2))
+    buckets = {(row["key"], row["window_seconds"]): Bucket(row["tokens"], row["at"]) for row in found}
+    ledger = Ledger(now, lambda key, seconds: buckets.get((key, seconds), Bucket(None, None)))
+    connections = {row["pool"]: row["used"] for row in await connection.fetch(SQL["backlog_connections"])}
+    return counting.count(lines, due, limits_of, connections, ledger, now)
+
+
+async def _lines(connection: Connection, now: int) -> list[Line]:
+    """What a claim would visit: the destinations' rows, and before them what has arrived since the last claim."""
+    places: dict[Key, Any] = {}
+    lanes: dict[Key, dict[str, int]] = {}
+    for row in await connection.fetch(SQL["backlog_arrivals"], now, ARRIVALS):
+        key = Key(row["pool"], row["name"])
+        if key not in places or row["next_at"] < places[key]["next_at"]:
+            places[key] = row
+        if row["tenant"]:
+            lanes.setdefault(key, {})[row["tenant"]] = row["due"]
+    for row in await connection.fetch(SQL["backlog_destinations"], now, counting.MOST_DESTINATIONS):
+        places.setdefault(Key(row["pool"], row["name"]), row)
+    for row in await connection.fetch(SQL["backlog_lanes"], now, *_columns([(key.pool, key.destination) for key in places], 2)):
+        lanes.setdefault(Key(row["pool"], row["name"]), {})[row["tenant"]] = row["since"]
+    return [
+        Line(
+            key,
+            Bucket(row["tokens"], row["tokens_at"]),
+            Pace(row["factor"], row["factor_at"]).now(now),
+            row["used"],
+            tuple((tenant, max(since, row["next_at"])) for tenant, since in lanes.get(key, {}).items()),
+        )
+        for key, row in sorted(places.items(), key=lambda place: place[1]["next_at"])
+        if row["next_at"] <= now
+    ]
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as one array per column, also when there are none."""
+    return [[row[at] for row in rows] for at in range(width)]

@@ -21,6 +21,7 @@ from postroom_core.reply import Reply
 from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle, sqlite_suppression
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
+    Backlog,
     Batch,
     Claim,
     DeadLetter,
@@ -163,6 +164,9 @@ class SqliteSpool:
 
     async def stats(self, now: int) -> Stats:
         return await self._read(lambda c: sqlite_read.stats(c, now))
+
+    async def backlog(self, now: int) -> Backlog:
+        return await self._read(lambda c: sqlite_read.backlog(c, now, self._limits_of))
 
     async def reschedule(self, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
         return await self._write(lambda c: sqlite_settle.reschedule(c, now, action, recipients))

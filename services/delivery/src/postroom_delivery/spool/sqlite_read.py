@@ -2,8 +2,10 @@
 
 import sqlite3
 
-from postroom_delivery.limits import Pace
-from postroom_delivery.spool.model import DeadLetter, DestinationRow, EventRow, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.limits import Bucket, Ledger, Pace
+from postroom_delivery.spool import backlog as counting
+from postroom_delivery.spool.interface import LimitsOf
+from postroom_delivery.spool.model import Backlog, DeadLetter, DestinationRow, EventRow, Key, ListFilter, MessageRow, RecipientRow, State, Stats
 from postroom_delivery.spool.rows import message_row
 from postroom_delivery.spool.sqlite_accept import SQL
 
@@ -70,3 +72,32 @@ def stats(connection: sqlite3.Connection, now: int) -> Stats:
             for pool, name, scheduled, connections, suspended, next_at, factor, at in connection.execute(SQL["stats_destinations"])
         ),
     )
+
+
+def backlog(connection: sqlite3.Connection, now: int, limits_of: LimitsOf) -> Backlog:
+    """See Spool.backlog."""
+    lines = [_line(connection, now, row) for row in connection.execute(SQL["backlog_destinations"], (now, counting.MOST_DESTINATIONS)).fetchall()]
+    due = {
+        (line.key, tenant): _due(connection, now, (line.key.pool, line.key.destination, tenant), most)
+        for line in lines
+        if (most := counting.room(line, limits_of(line.key), now))
+        for tenant, _ in line.lanes
+    }
+    ledger = Ledger(now, lambda key, seconds: Bucket(*(connection.execute(SQL["bucket"], (key, seconds)).fetchone() or (None, None))))
+    return counting.count(lines, due, limits_of, dict(connection.execute(SQL["backlog_connections"]).fetchall()), ledger, now)
+
+
+def _line(connection: sqlite3.Connection, now: int, row: tuple[str, str, float | None, int | None, float, int, int, int]) -> counting.Line:
+    pool, name, tokens, at, factor, factor_at, next_at, used = row
+    lanes = connection.execute(SQL["backlog_lanes"], (pool, name, now)).fetchall()
+    waits = tuple((tenant, max(since, next_at)) for tenant, since in lanes)
+    return counting.Line(Key(pool, name), Bucket(tokens, at), Pace(factor, factor_at).now(now), used, waits)
+
+
+def _due(connection: sqlite3.Connection, now: int, lane: tuple[str, str, str], most: int) -> int:
+    """The lane's due recipients, at most so many."""
+    found = 0
+    for (priority,) in connection.execute(SQL["lane_priorities"], lane).fetchall():
+        if found < most:
+            found += connection.execute(SQL["backlog_lane"], (*lane, priority, now, most - found)).fetchone()[0]
+    return found

@@ -311,6 +311,38 @@ SELECT coalesce(sum(counted.n), 0)::bigint AS due, coalesce(min(lane.next_due), 
       AND r.state = 'scheduled' AND r.due_at <= $1 LIMIT $2) AS found LIMIT $2) AS bounded) AS counted
 WHERE lane.next_due <= $1;
 
+-- name: backlog_destinations
+SELECT pool, name, tokens, tokens_at, factor, factor_at, next_at, (SELECT count(*) FROM slot WHERE slot.pool = d.pool AND slot.destination = d.name) AS used
+FROM destination d WHERE next_at <= $1 AND NOT suspended ORDER BY next_at LIMIT $2;
+
+-- name: backlog_arrivals
+-- What no claim has folded in yet, as claims will see it: while all workers are busy nobody claims.
+SELECT a.pool, a.destination AS name, a.tenant, a.due, d.tokens, d.tokens_at, coalesce(d.factor, 1) AS factor, coalesce(d.factor_at, 0) AS factor_at,
+  greatest(CASE WHEN a.unblock THEN 0 ELSE coalesce(d.blocked_until, 0) END, least(coalesce(d.next_at, a.due), a.due)) AS next_at,
+  (SELECT count(*) FROM slot WHERE slot.pool = a.pool AND slot.destination = a.destination) AS used
+FROM (SELECT pool, destination, tenant, min(due) AS due, bool_or(unblock) AS unblock FROM (SELECT * FROM arrival ORDER BY id LIMIT $2) AS first GROUP BY 1, 2, 3) AS a
+LEFT JOIN destination d ON d.pool = a.pool AND d.name = a.destination
+WHERE a.due <= $1 AND NOT coalesce(d.suspended, false);
+
+-- name: backlog_lanes
+SELECT lane.pool, lane.destination AS name, tenant, greatest(next_due, turn_at) AS since FROM unnest($2::text[], $3::text[]) AS given(pool, name)
+JOIN lane ON lane.pool = given.pool AND lane.destination = given.name WHERE next_due <= $1 ORDER BY turn_at;
+
+-- name: backlog_counts
+-- Each lane up to its own bound.
+SELECT given.pool, given.name, given.tenant, (
+  SELECT count(*) FROM (SELECT 1 FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
+    SELECT 1 FROM recipient r WHERE r.pool = given.pool AND r.destination = given.name AND r.tenant = given.tenant AND r.priority = p.priority
+      AND r.state = 'scheduled' AND r.due_at <= $1 LIMIT given.most) AS found LIMIT given.most) AS bounded) AS due
+FROM unnest($2::text[], $3::text[], $4::text[], $5::int[]) AS given(pool, name, tenant, most);
+
+-- name: backlog_connections
+SELECT pool, count(*) AS used FROM slot GROUP BY 1;
+
+-- name: backlog_buckets
+SELECT b.key, b.window_seconds, b.tokens, b.at FROM unnest($1::text[], $2::int[]) AS given(key, seconds)
+JOIN bucket b ON b.key = given.key AND b.window_seconds = given.seconds;
+
 -- name: stats_ambiguous
 SELECT count(*) AS n FROM recipient WHERE ambiguous > 0;
 

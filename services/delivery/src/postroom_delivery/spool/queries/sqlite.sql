@@ -198,6 +198,19 @@ SELECT state, count(*) FROM recipient GROUP BY state;
 -- name: stats_due
 SELECT count(*), coalesce(min(due_at), 0) FROM recipient WHERE state = 'scheduled' AND due_at <= ?;
 
+-- name: backlog_destinations
+SELECT pool, name, tokens, tokens_at, factor, factor_at, next_at, (SELECT count(*) FROM slot WHERE slot.pool = d.pool AND slot.destination = d.name)
+FROM destination d WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
+
+-- name: backlog_lanes
+SELECT tenant, max(next_due, turn_at) FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at;
+
+-- name: backlog_lane
+SELECT count(*) FROM (SELECT 1 FROM recipient WHERE pool = ? AND destination = ? AND tenant = ? AND priority = ? AND state = 'scheduled' AND due_at <= ? LIMIT ?);
+
+-- name: backlog_connections
+SELECT pool, count(*) FROM slot GROUP BY pool;
+
 -- name: stats_ambiguous
 SELECT count(*) FROM recipient INDEXED BY recipient_ambiguous WHERE ambiguous > 0;
 
