@@ -9,6 +9,25 @@ import pytest
 from e2e.installation import DOMAIN, Installation, installation
 from e2e.world import READY, this_is_a_test_cluster, until
 
+# The life of one installation, whose end comes last.
+ORDER = ("test_first_mail", "test_operator", "test_faults", "test_uninstall")
+MEASURED = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps every other test where it is."""
+    here = pathlib.Path(__file__).parent
+    ours = [index for index, item in enumerate(items) if item.path.parent == here]
+    for index, item in zip(ours, sorted((items[index] for index in ours), key=lambda item: ORDER.index(item.path.stem)), strict=True):
+        items[index] = item
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if measured := config.stash.get(MEASURED, {}):
+        terminalreporter.section("measured")
+        for what, value in measured.items():
+            terminalreporter.write_line(f"{what}: {value}")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cluster() -> None:
@@ -20,9 +39,10 @@ def _cluster() -> None:
 
 
 @pytest.fixture(scope="session")
-def postroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def postroom(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Installation]:
     """Installed with the defaults, with a pool on SQLite and a domain that is ready."""
     with installation(pathlib.Path(tmp_path_factory.mktemp("world"))) as made:
+        pytestconfig.stash[MEASURED] = made.measured
         began = time.monotonic()
         made.install()
         made.pool()
@@ -31,6 +51,5 @@ def postroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]
         until("the MailDomain is ready", lambda: made.condition("maildomain", DOMAIN).get("status") == "True", READY)
         until("the SendingPool is ready", lambda: made.condition("sendingpool", "main").get("status") == "True", READY)
         until("every pod is ready", lambda: made.ready("operator", "ingress", "signer", "delivery"), READY)
-        made.seconds["helm install to a domain that sends"] = round(time.monotonic() - began, 1)
+        made.measured["helm install to a domain that sends"] = round(time.monotonic() - began, 1)
         yield made
-        print(f"\nmeasured: {made.seconds}")

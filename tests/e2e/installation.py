@@ -48,12 +48,12 @@ VALUES = {
 
 @dataclass
 class Installation:
-    """`seconds` are what was measured on the way, for the report."""
+    """`measured` is what was seen on the way, in seconds, for the summary of the run."""
 
     namespace: str
     bind: Bind
     mailbox: Mailbox
-    seconds: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
     @property
     def keys(self) -> str:
@@ -69,7 +69,7 @@ class Installation:
         # The CRDs of an earlier installation were kept and are taken over.
         self.helm("upgrade", "--install", "--create-namespace", "--take-ownership", "postroom", str(ROOT / "charts" / "postroom"), *settings)
         until("every pod is ready", lambda: self.ready("operator", "ingress", "signer"), READY)
-        self.seconds["helm install to ready"] = round(time.monotonic() - began, 1)
+        self.measured["helm install to ready"] = round(time.monotonic() - began, 1)
 
     def pods(self, component: str) -> list[Object]:
         return items("pods", self.namespace, f"app.kubernetes.io/component={component}")

@@ -135,7 +135,8 @@ class Operator:
                 "SendingPool": ("sendingpools", pools.reconcile, pools.finalize),
             },
         )
-        self._start(supervised("platform", lambda: platform.keep(world), pause_seconds=10.0))
+        whole = platform.owner_of_all(self._settings)
+        self._start(self._engine.serve(whole.kind, whole.uid, (whole.namespace, whole.name), platform.Platform(world).reconcile))
         self._start(supervised("discovery", lambda: self._discover(world), pause_seconds=10.0))
         stop_flag, ready_flag = asyncio.Event(), asyncio.Event()
         self._start(self._end(stopping, stop_flag))
@@ -210,7 +211,8 @@ class Operator:
     # Who is woken
 
     def _child_changed(self, found: Object) -> None:
-        self._engine.wake(found["metadata"].get("labels", {}).get(OWNER_UID, ""))
+        """Its owner; the certificates between services are the installation's."""
+        self._engine.wake(found["metadata"].get("labels", {}).get(OWNER_UID, platform.owner_of_all(self._settings).uid))
 
     def _secret_changed(self, world: World, found: Object) -> None:
         """Wakes whoever may refer to a Secret of this namespace; there are few in a tenant's namespace."""

@@ -1,4 +1,7 @@
-"""What belongs to the installation and to no resource: certificates of the services and of the listeners, and the sweep of what owners left."""
+"""What belongs to the installation and to no resource: certificates of the services and of the listeners, and the sweep of what owners left.
+
+The engine runs `Platform.reconcile` as it runs the reconcile of a resource: at once when one of its Secrets changes, and every ten minutes.
+"""
 
 import asyncio
 import pathlib
@@ -11,6 +14,7 @@ from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SECRET, SENDING_P
 from postroom_operator.plan import credentials, directory, pki
 from postroom_operator.plan.names import OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID, Object, Owner, decoded
 from postroom_operator.reconcile.world import World
+from postroom_operator.settings import Settings
 
 log = structlog.get_logger(__name__)
 EVERY_SECONDS = 600.0
@@ -20,13 +24,23 @@ DEFAULT = "default"
 KINDS = {"MailDomain": MAIL_DOMAIN, "SendingPool": SENDING_POOL}
 
 
-async def keep(world: World) -> None:
-    """For ever."""
-    while True:
-        await ensure_pki(world)
-        await ensure_certificate(world)
-        await sweep(world)
-        await asyncio.sleep(EVERY_SECONDS)
+def owner_of_all(settings: Settings) -> Owner:
+    """Owns what no resource does; the name by which the engine wakes it."""
+    return Owner("Platform", settings.platform_namespace, settings.release, f"platform-{settings.release}")
+
+
+class Platform:
+    """The reconcile of the installation."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def reconcile(self, namespace: str, name: str) -> float:
+        """Seconds until the next look. Raises what the API raises; then it is tried again."""
+        await ensure_pki(self._world)
+        await ensure_certificate(self._world)
+        await sweep(self._world)
+        return EVERY_SECONDS
 
 
 async def ensure_pki(world: World) -> None:
@@ -63,7 +77,7 @@ def _write(folder: pathlib.Path, secret: Object) -> None:
 async def ensure_certificate(world: World) -> None:
     """The self-signed certificate of the listeners, made anew before it ends or when the host's name changes."""
     settings = world.settings
-    owner = Owner("Platform", settings.platform_namespace, settings.release, f"platform-{settings.release}")
+    owner = owner_of_all(settings)
     name = directory.secret_name(Certificate(name=DEFAULT, chain="", private_key=""))
     cache = world.caches.of("Secret", settings.platform_namespace)
     known = cache.get(settings.platform_namespace, name) if cache is not None else None

@@ -27,7 +27,7 @@ def place(api: ApiServer) -> Place:
 
 @pytest.fixture(scope="module")
 def operator(api: ApiServer, place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    with operating.operating(api, place, tmp_path_factory.mktemp("operator")) as found:
+    with operating.operating(api, place, tmp_path_factory.mktemp("operator"), platform_ca_secret="ca") as found:
         apply(api, place.platform, pool())
         until("it leads", found.leads, operating.START_SECONDS)
         yield found
@@ -168,6 +168,16 @@ def test_a_deleted_and_an_edited_child_are_repaired_and_foreign_fields_stay(api:
     credential = f"/api/v1/namespaces/{place.tenant}/secrets/drift-app"
     assert api.request("DELETE", credential)[0] == 200
     until("the password's Secret", lambda: api.get(credential), REPAIR_SECONDS)
+
+
+def test_a_certificate_between_services_is_made_again_when_it_was_deleted_or_edited(api: ApiServer, place: Place, operator: Operator) -> None:
+    path = f"/api/v1/namespaces/{place.platform}/secrets/postroom-signer-tls"
+    before = until("the certificate", lambda: api.get(path))
+    assert api.request("DELETE", path)[0] == 200
+    until("it is back", lambda: (api.get(path) or before)["metadata"]["uid"] != before["metadata"]["uid"], REPAIR_SECONDS)
+    edit = {"data": {"ca.crt": base64.b64encode(b"another").decode()}}
+    assert api.request("PATCH", path, edit, "application/merge-patch+json")[0] == 200
+    until("its CA is the platform's again", lambda: api.get(path)["data"]["ca.crt"] == before["data"]["ca.crt"], REPAIR_SECONDS)
 
 
 def test_a_changed_password_is_in_force_and_the_old_one_stays_for_the_overlap(api: ApiServer, place: Place, operator: Operator, secret: Read) -> None:

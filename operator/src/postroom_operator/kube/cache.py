@@ -16,7 +16,7 @@ from lightkube.core.exceptions import ApiError
 
 from postroom_core.errors import Transient
 from postroom_operator.kube.api import Api, Forbidden
-from postroom_operator.kube.kinds import Kind, kind_name
+from postroom_operator.kube.kinds import RESOURCES, Kind, kind_name
 from postroom_operator.plan.names import OWNER_UID, Object
 
 log = structlog.get_logger(__name__)
@@ -61,6 +61,8 @@ class Cache:
         """Also for what we have just written, so that the next plan sees it."""
         self.drop(found)
         found["metadata"].pop("managedFields", None)
+        if self._kind in RESOURCES:
+            found.pop("status", None)  # read afresh by whoever tells it; a thousand of them are megabytes
         # Items of a list come without these two.
         found.setdefault("apiVersion", self._kind._api_info.resource.api_version)
         found.setdefault("kind", kind_name(self._kind))

@@ -8,6 +8,7 @@ Kind = type[GenericNamespacedResource]
 
 MAIL_DOMAIN = create_namespaced_resource(GROUP, VERSION, "MailDomain", "maildomains")
 SENDING_POOL = create_namespaced_resource(GROUP, VERSION, "SendingPool", "sendingpools")
+RESOURCES = (MAIL_DOMAIN, SENDING_POOL)
 SECRET = create_namespaced_resource("", "v1", "Secret", "secrets")
 SERVICE = create_namespaced_resource("", "v1", "Service", "services")
 EVENT = create_namespaced_resource("events.k8s.io", "v1", "Event", "events")

@@ -36,7 +36,7 @@ class MailDomains:
             return IDLE_CHECK.total_seconds()
         owner = owner_of(found)
         pool = self._pool(found)
-        accepted = admission.decide(found, self._rivals(found), pool, self._tenants(found), await self._labels(namespace, pool))
+        accepted = admission.decide(found, self._rivals(found), pool, self._tenants(pool), await self._labels(namespace, pool))
         if accepted.status != "True" or pool is None:
             return await self._refuse(found, accepted)
         facts, policy, wake_in = await self._gather(found, owner, pool)
@@ -82,14 +82,12 @@ class MailDomains:
             if other["spec"]["domainName"] == name and other["metadata"]["uid"] != uid and "deletionTimestamp" not in other["metadata"]
         ]
 
-    def _tenants(self, found: Object) -> list[str]:
-        """Namespaces that use this one's pool, in the order in which they came."""
-        pool = self._pool(found)
-        users = [
-            other
-            for other in self._world.resources("MailDomain")
-            if pool is not None and _place(other) == (pool["metadata"]["namespace"], pool["metadata"]["name"])
-        ]
+    def _tenants(self, pool: Object | None) -> list[str]:
+        """Namespaces that use a pool which is for one alone, in the order in which they came; of others nobody asks."""
+        if pool is None or pool["spec"].get("sharing") != "Dedicated":
+            return []
+        place = (pool["metadata"]["namespace"], pool["metadata"]["name"])
+        users = [other for other in self._world.resources("MailDomain") if _place(other) == place]
         users.sort(key=lambda other: (other["metadata"]["creationTimestamp"], other["metadata"]["uid"]))
         return list(dict.fromkeys(other["metadata"]["namespace"] for other in users))
 

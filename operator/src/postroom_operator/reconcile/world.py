@@ -79,9 +79,10 @@ class World:
             return
         identity = {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]}
         owner = owner_of(found)
-        await self.api.apply_status(
-            kind, {"apiVersion": f"{GROUP}/{VERSION}", "kind": owner.kind, "metadata": identity, "status": body}, STATUS_MANAGER
-        )
+        told = {"apiVersion": f"{GROUP}/{VERSION}", "kind": owner.kind, "metadata": identity, "status": body}
+        done = await self.api.apply_status(kind, told, STATUS_MANAGER)
+        if (cache := self.caches.of(owner.kind, owner.namespace)) is not None:
+            cache.put(done)  # so that the echo of this write is no news: a pool's would wake every domain of it
         for condition in conditions.transitions(previous.get("conditions", []), current):
             if previous or condition["status"] == "False":  # the first look at everything is no news
                 await events.tell(self.api, owner, self.settings.instance or "operator", condition)
