@@ -3,14 +3,13 @@
 import asyncio
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from postroom_operator import verifiers
 from postroom_operator.reconcile import credentials
-from postroom_operator.reconcile.world import DERIVATIONS
+from postroom_operator.reconcile.hardwork import WORKERS
 
 
 def test_previous_passwords_are_derived_within_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,8 +28,7 @@ def test_previous_passwords_are_derived_within_the_same_bound(monkeypatch: pytes
     monkeypatch.setattr(verifiers, "derive", counted)
 
     async def scenario() -> None:
-        world: Any = SimpleNamespace(deriving=asyncio.Semaphore(DERIVATIONS))
-        await asyncio.gather(*(credentials._given(world, {"previousPassword": "before"}, known) for _ in range(8)))
+        await asyncio.gather(*(credentials._given({"previousPassword": "before"}, known) for _ in range(8)))
 
     asyncio.run(scenario())
-    assert most[0] == DERIVATIONS
+    assert most[0] == WORKERS

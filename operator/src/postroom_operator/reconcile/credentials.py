@@ -1,6 +1,5 @@
 """Credentials of one MailDomain: reads the tenant's Secrets, makes absent ones, renews passwords, derives verifiers. Passwords stop here."""
 
-import asyncio
 import base64
 import secrets as random
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from postroom_operator.plan import directory
 from postroom_operator.plan.credentials import Held
 from postroom_operator.plan.findings import Passwords, SecretKey
 from postroom_operator.plan.names import CREDENTIAL, Object, Owner, bounded, decoded
+from postroom_operator.reconcile import hardwork
 from postroom_operator.reconcile.world import World
 from postroom_operator.resources import Secret
 
@@ -125,8 +125,8 @@ async def _take(world: World, owner: Owner, entry: Object, found: tuple[Object, 
         return
     now, source = world.now(), plan.source_of(secret)
     if held is None or held.source != source:
-        verifier = await _derive(world, password, plan.salt_of(held, username))
-        held = plan.renewed(held, source, (username, verifier, await _given(world, data, verifier)), plan.overlap_of(entry), now)
+        verifier = await _derive(password, plan.salt_of(held, username))
+        held = plan.renewed(held, source, (username, verifier, await _given(data, verifier)), plan.overlap_of(entry), now)
     held = gathered.held[entry["name"]] = plan.without_expired(held, now)
     gathered.verifiers[(username, password)] = held.verifier
     if held.given is not None:
@@ -137,16 +137,15 @@ async def _take(world: World, owner: Owner, entry: Object, found: tuple[Object, 
     gathered.wake_in = min([gathered.wake_in, *moments, *([due] if due is not None else [])])
 
 
-async def _derive(world: World, password: str, salt: bytes | None) -> Verifier:
-    """The only way to a verifier: each derivation takes 16 MiB, so few may run at once, whosever password it is."""
-    async with world.deriving:
-        return await asyncio.to_thread(verifiers.derive, password, salt)
+async def _derive(password: str, salt: bytes | None) -> Verifier:
+    """The only way to a verifier, whosever password it is."""
+    return await hardwork.done(lambda: verifiers.derive(password, salt))
 
 
-async def _given(world: World, data: dict[str, str], verifier: Verifier) -> Verifier | None:
+async def _given(data: dict[str, str], verifier: Verifier) -> Verifier | None:
     """Of a Secret's previousPassword, with the salt of the password's."""
     former = data.get("previousPassword", "")
-    return await _derive(world, former, base64.b64decode(verifier.scram.salt)) if former else None
+    return await _derive(former, base64.b64decode(verifier.scram.salt)) if former else None
 
 
 async def _authority(world: World, owner: Owner, name: str, gathered: Gathered) -> None:

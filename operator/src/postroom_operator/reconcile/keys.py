@@ -1,6 +1,5 @@
 """DKIM keys of one MailDomain: reads their Secrets, asks the state machine, stores the new states. Makes and deletes key pairs, decides nothing."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from postroom_operator.plan import keys as key_names
 from postroom_operator.plan import keysecrets
 from postroom_operator.plan.dkim import Key, Policy, Rotation, Seen, State, advance
 from postroom_operator.plan.names import KEY_TYPE, Object, Owner
+from postroom_operator.reconcile import hardwork
 from postroom_operator.reconcile.world import World
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ async def _store(world: World, secret: Object, before: Key, key: Key) -> None:
 
 async def _make(world: World, owner: Owner, domain: str, what: tuple[str, str, str], now: datetime) -> None:
     algorithm, prefix, trigger = what
-    pem = await asyncio.to_thread(_generate, algorithm)
+    pem = await hardwork.done(lambda: _generate(algorithm))
     public = key_names.describe(pem)[1]
     key = Key(key_names.selector(prefix, now, public), algorithm, State.PUBLISHING, now, trigger=trigger)
     await _create(world, owner, domain, key, (pem, public))

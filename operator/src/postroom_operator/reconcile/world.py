@@ -1,6 +1,5 @@
 """What every reconcile needs: the API, what is watched, the clock, and who can tell about DNS and signers."""
 
-import asyncio
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from postroom_operator.settings import Settings
 from postroom_operator.signers import Signers
 
 log = structlog.get_logger(__name__)
-# A verifier takes 16 MiB while it is derived: after a restart a thousand at once would be more than a pod has.
-DERIVATIONS = 2
 STATUS_MANAGER = "postroom-operator-status"
 
 
@@ -58,7 +55,6 @@ class World:
     signers: Signers
     now: Callable[[], datetime]
     rotations: Budget
-    deriving: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DERIVATIONS))
     held: dict[str, dict[str, Held]] = field(default_factory=dict, repr=False)  # by uid, for when somebody deletes the directory document
     usernames: dict[str, str] = field(default_factory=dict)  # SMTP user name → uid of the MailDomain that has it
 
