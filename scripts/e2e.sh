@@ -7,11 +7,22 @@ cluster=${CLUSTER:-../shared/cluster/cluster}
 [ -x "$cluster" ] || { echo "no $cluster; set CLUSTER, or push the images of \`make images\` and run pytest -m e2e tests/e2e with KUBECONFIG set"; exit 2; }
 started=
 if ! "$cluster" status > /dev/null 2>&1; then "$cluster" up; started=yes; fi
-finish() { [ -z "$started" ] || "$cluster" down; }
+before=
+finish() { [ -z "$before" ] || rm -rf "$before"; [ -z "$started" ] || "$cluster" down; }
 trap finish EXIT
+services=(services/signer services/ingress services/delivery operator cli)
+images() { # TAG FOLDER [SERVICE...]
+    local tag=$1 folder=$2 place; shift 2
+    for place; do "$cluster" image "localhost/postroom-$(basename "$place"):$tag" "$folder/$place/Dockerfile" "$folder" --layers; done
+}
+# What the upgrade starts from: the last release, and until there is one the chart before the last change of it.
+previous=${E2E_PREVIOUS:-$(git describe --tags --abbrev=0 2> /dev/null || git log --skip=1 -1 --format=%h -- charts)}
+before=$(mktemp -d)
+git archive "$previous" | tar -x -C "$before"
+export E2E_PREVIOUS_CHART=$before/charts/postroom
 if [ -z "${E2E_KEEP_IMAGES:-}" ]; then
-    for place in services/signer services/ingress services/delivery operator cli; do
-        "$cluster" image "localhost/postroom-$(basename "$place"):e2e" "$place/Dockerfile" . --layers
-    done
+    images e2e . "${services[@]}"
+    images e2e-previous "$before" "${services[@]:0:4}"
 fi
-"$cluster" run uv run pytest -m e2e tests/e2e tests/contract "$@"
+# E2E_MARKERS="e2e" runs the heavy ones too: the operator killed at each write of a rotation, a thousand MailDomains.
+"$cluster" run uv run pytest -m "${E2E_MARKERS:-e2e and not heavy}" tests/e2e tests/contract tests/integration/operator "$@"

@@ -9,8 +9,8 @@ import pytest
 from e2e.installation import DOMAIN, Installation, installation
 from e2e.world import READY, this_is_a_test_cluster, until
 
-# The life of one installation, whose end comes last.
-ORDER = ("test_first_mail", "test_operator", "test_faults", "test_uninstall")
+# The life of one installation to its end; then another, which is upgraded.
+ORDER = ("test_first_mail", "test_operator", "test_faults", "test_uninstall", "test_upgrade")
 MEASURED = pytest.StashKey[dict[str, float]]()
 
 

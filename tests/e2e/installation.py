@@ -62,14 +62,20 @@ class Installation:
     def helm(self, *arguments: str) -> str:
         return run("helm", *arguments, "--namespace", self.namespace, seconds=300)
 
-    def install(self, **values: str) -> None:
-        """And waits until every pod of the chart is ready."""
+    def install(self, chart: pathlib.Path = ROOT / "charts" / "postroom", **values: str) -> None:
+        """Or upgrades; and waits until every pod of the chart is ready."""
         began = time.monotonic()
         settings = [f"--set-string={name}={value}" if "env" in name else f"--set={name}={value}" for name, value in (VALUES | values).items()]
         # The CRDs of an earlier installation were kept and are taken over.
-        self.helm("upgrade", "--install", "--create-namespace", "--take-ownership", "postroom", str(ROOT / "charts" / "postroom"), *settings)
+        self.helm("upgrade", "--install", "--create-namespace", "--take-ownership", "postroom", str(chart), *settings)
         until("every pod is ready", lambda: self.ready("operator", "ingress", "signer"), READY)
         self.measured["helm install to ready"] = round(time.monotonic() - began, 1)
+
+    def remove(self) -> None:
+        """Resources first, while the operator can finalize them. Nothing happens when there is no installation."""
+        for kind in ("maildomains", "sendingpools"):
+            kubectl("-n", self.namespace, "delete", kind, "--all", "--timeout=30s", check=False)
+        run("helm", "uninstall", "postroom", "--namespace", self.namespace, check=False)
 
     def pods(self, component: str) -> list[Object]:
         return items("pods", self.namespace, f"app.kubernetes.io/component={component}")
@@ -125,22 +131,27 @@ def _ready(pod: Object) -> bool:
 @contextlib.contextmanager
 def installation(folder: pathlib.Path) -> Iterator[Installation]:
     """Everything but the chart: the world outside and a free namespace. Afterwards the namespace is gone."""
-    namespace = f"e2e-{secrets.token_hex(3)}"
-    with Bind(folder, (DOMAIN, ABROAD, "e.test")) as bind, Mailbox() as mailbox:
-        try:
-            yield Installation(namespace, bind, mailbox)
-        finally:
-            for kind in ("maildomains", "sendingpools"):
-                kubectl("-n", namespace, "delete", kind, "--all", "--timeout=30s", check=False)
-            run("helm", "uninstall", "postroom", "--namespace", namespace, check=False)
-            for name in (namespace, f"{namespace}-keys"):
-                kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    with Bind(folder, (DOMAIN, ABROAD, "e.test")) as bind, Mailbox() as mailbox, namespace(bind, mailbox) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def namespace(bind: Bind, mailbox: Mailbox) -> Iterator[Installation]:
+    """A free namespace for an installation; afterwards it is gone. Two installations that watch the whole cluster would disturb each other."""
+    made = Installation(f"e2e-{secrets.token_hex(3)}", bind, mailbox)
+    try:
+        yield made
+    finally:
+        made.remove()
+        for name in (made.namespace, made.keys):
+            kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 class Load:
     """Submits messages at a rate from a few sessions; a client that is answered 4xx or cut tries the same message again, as mail clients do."""
 
-    def __init__(self, where: Installation, rate: float, threads: int = 4, login: tuple[str, str] | None = None) -> None:
+    def __init__(self, where: Installation, rate: float, threads: int = 0, login: tuple[str, str] | None = None) -> None:
+        threads = threads or max(4, int(rate / 10))  # each waits for its replies
         self._where = where
         self._login = login or where.login()
         self._host = where.address

@@ -109,6 +109,32 @@ def test_pods_of_every_kind_are_killed_under_load_and_nothing_is_lost(postroom: 
     assert twice <= told + load.retried
 
 
+def test_pods_that_are_evicted_one_after_the_other_as_in_a_drain_lose_nothing_and_cut_nobody(postroom: Installation, scaled: str) -> None:
+    """By the eviction API, which asks the PodDisruptionBudgets; a real drain of the only node would leave no place for the pods."""
+    with Load(postroom, RATE) as load:
+        for component in ("ingress", "signer", "delivery", "operator"):
+            for victim in ready(postroom, "scaled-delivery") if component == "delivery" else names(postroom, component):
+                until(f"{victim} may be evicted", functools.partial(evicted, postroom, victim), READY)
+                until(f"{component} is whole again", functools.partial(whole, postroom, component, victim), READY)
+        flows_on(load)
+    settled(load)
+    arrived = load.arrived()
+    twice = sum(arrived.values()) - len(arrived)
+    postroom.measured |= {"while pods were evicted: accepted": len(load.accepted), "while pods were evicted: sent again": load.retried}
+    assert twice <= load.retried
+
+
+def evicted(postroom: Installation, pod: str) -> bool:
+    """Whether the API server lets it go; a budget that is used up says no."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": postroom.namespace}}
+    path = f"/api/v1/namespaces/{postroom.namespace}/pods/{pod}/eviction"
+    return "Success" in kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body), check=False)
+
+
+def whole(postroom: Installation, component: str, without: str) -> bool:
+    return without not in names(postroom, component) and postroom.ready(component)
+
+
 def test_mail_flows_on_while_the_api_server_is_away(postroom: Installation, scaled: str) -> None:
     """For a minute it answers nobody; then what was applied meanwhile comes into force."""
     pidfile = STATE / "pids" / "apiserver"
