@@ -6,7 +6,9 @@ cd "$(dirname "$0")/.."
 cluster=${CLUSTER:-../shared/cluster/cluster}
 [ -x "$cluster" ] || { echo "no $cluster; set CLUSTER, or push the images of \`make images\` and run pytest -m e2e tests/e2e with KUBECONFIG set"; exit 2; }
 started=
-if ! "$cluster" status > /dev/null 2>&1; then "$cluster" up; started=yes; fi
+if ! state=$("$cluster" status 2> /dev/null); then "$cluster" up; started=yes
+elif grep -q stopped <<< "$state"; then echo "a part of the cluster has stopped; restart it by: $cluster down; $cluster up"; exit 2
+fi
 before=
 finish() { [ -z "$before" ] || rm -rf "$before"; [ -z "$started" ] || "$cluster" down; }
 trap finish EXIT

@@ -131,20 +131,14 @@ def _ready(pod: Object) -> bool:
 @contextlib.contextmanager
 def installation(folder: pathlib.Path) -> Iterator[Installation]:
     """Everything but the chart: the world outside and a free namespace. Afterwards the namespace is gone."""
-    with Bind(folder, (DOMAIN, ABROAD, "e.test")) as bind, Mailbox() as mailbox, namespace(bind, mailbox) as made:
-        yield made
-
-
-@contextlib.contextmanager
-def namespace(bind: Bind, mailbox: Mailbox) -> Iterator[Installation]:
-    """A free namespace for an installation; afterwards it is gone. Two installations that watch the whole cluster would disturb each other."""
-    made = Installation(f"e2e-{secrets.token_hex(3)}", bind, mailbox)
-    try:
-        yield made
-    finally:
-        made.remove()
-        for name in (made.namespace, made.keys):
-            kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    with Bind(folder, (DOMAIN, ABROAD, "e.test")) as bind, Mailbox() as mailbox:
+        made = Installation(f"e2e-{secrets.token_hex(3)}", bind, mailbox)
+        try:
+            yield made
+        finally:
+            made.remove()
+            for name in (made.namespace, made.keys):
+                kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 class Load:

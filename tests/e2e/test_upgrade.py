@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from e2e.installation import DOMAIN, Installation, Load, namespace
+from e2e.installation import DOMAIN, Installation, Load, installation
 from e2e.world import PATIENCE, READY, items, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -17,13 +17,13 @@ SETTLED = 180 * PATIENCE
 
 
 @pytest.fixture
-def previous(postroom: Installation) -> Iterator[Installation]:
-    """An installation of the previous chart, the only one in the cluster, with a domain that sends."""
+def previous(tmp_path: pathlib.Path, measured: dict[str, float]) -> Iterator[Installation]:
+    """An installation of the previous chart, with a domain that sends."""
     chart = os.environ.get("E2E_PREVIOUS_CHART")
     if chart is None:
         pytest.skip("E2E_PREVIOUS_CHART names no chart; scripts/e2e.sh does")
-    postroom.remove()
-    with namespace(postroom.bind, postroom.mailbox) as made:
+    with installation(tmp_path) as made:
+        made.measured = measured
         made.install(pathlib.Path(chart), **{"image.tag": "e2e-previous"})
         made.pool()
         made.domain()
@@ -43,7 +43,7 @@ def keys(where: Installation) -> set[str]:
     return {item["metadata"]["name"] for item in items("secret", where.keys) if item["type"] == "mail.postroom.dev/dkim-key"}
 
 
-def test_an_upgrade_while_mail_flows_loses_nothing_and_rotates_nothing(postroom: Installation, previous: Installation) -> None:
+def test_an_upgrade_while_mail_flows_loses_nothing_and_rotates_nothing(previous: Installation) -> None:
     """The pool on SQLite has one pod: while that is replaced clients hear 451 and send again."""
     before = keys(previous)
     assert images(previous) == {"e2e-previous"}
@@ -57,7 +57,7 @@ def test_an_upgrade_while_mail_flows_loses_nothing_and_rotates_nothing(postroom:
     until("all that was accepted", lambda: not load.missing(), SETTLED)
     twice = sum(load.arrived().values()) - len(load.arrived())
     numbers = {"accepted": len(load.accepted), "twice": twice, "sent again": load.retried}
-    postroom.measured |= {f"while upgrading: {name}": number for name, number in numbers.items()}
+    previous.measured |= {f"while upgrading: {name}": number for name, number in numbers.items()}
     assert twice <= load.retried  # who was cut before the reply sends again
     assert keys(previous) == before
     until("the MailDomain is ready", lambda: previous.condition("maildomain", DOMAIN).get("status") == "True", READY)
