@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import grpc
+import psutil
 
 from postroom.v1 import queue_pb2, queue_pb2_grpc, spool_pb2, spool_pb2_grpc
 from postroom_core import lifecycle, logs, rpc, settings
@@ -39,6 +42,7 @@ class Process:
     environment: dict[str, str]
     running: subprocess.Popen[bytes] | None = None
     up: bool = False
+    stuck: int = 0
 
     @property
     def target(self) -> str:
@@ -57,9 +61,30 @@ class Process:
         assert self.running is not None
         self.running.send_signal(number)
 
+    def stop(self, sink_port: int) -> None:
+        """SIGSTOP. Its connections to the sink stay open, because only the process can close them: `stuck` counts them."""
+        self.up = False
+        self.signal(signal.SIGSTOP)
+        self.stuck = self.connections(sink_port)
+
+    def connections(self, port: int) -> int:
+        """How many it has to this port."""
+        assert self.running is not None
+        found = psutil.Process(self.running.pid).net_connections("tcp4")
+        return sum(1 for one in found if one.status == psutil.CONN_ESTABLISHED and one.raddr and one.raddr.port == port)
+
+    async def go_on(self, sink_port: int) -> None:
+        """SIGCONT; returns when the connections that it held are closed or counted again by the spool."""
+        self.signal(signal.SIGCONT)
+        self.up = True
+        while self.stuck:
+            await asyncio.sleep(0.05)
+            self.stuck = min(self.stuck, self.connections(sink_port)) if self.up else 0
+
     def kill(self) -> None:
         """kill -9."""
         self.up = False
+        self.stuck = 0
         if self.running is not None:
             self.running.kill()
             self.running.wait(10)
@@ -67,7 +92,9 @@ class Process:
 
 @dataclass
 class Fleet:
-    """The processes and their world. `most_open` is the largest number of connections that the sink had at a message's arrival."""
+    """The processes and their world. `most_open` is the largest number of connections that the sink had at a message's arrival, those of stopped
+    processes left out; `arrivals` are the monotonic times of the messages.
+    """
 
     processes: list[Process]
     dns: DnsServer
@@ -75,10 +102,16 @@ class Fleet:
     accepted: list[str] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     most_open: int = 0
+    arrivals: list[float] = field(default_factory=list)
 
     def keep(self, message: Received) -> None:
         self.received.append(message)
-        self.most_open = max(self.most_open, self.sink.open_sessions)
+        self.arrivals.append(time.monotonic())
+        self.most_open = max(self.most_open, self.sink.open_sessions - sum(process.stuck for process in self.processes))
+
+    def most_within(self, seconds: float) -> int:
+        """The most messages that arrived in any stretch of so many seconds."""
+        return max(bisect.bisect_right(self.arrivals, first + seconds) - number for number, first in enumerate(self.arrivals))
 
     async def enqueue(self, process: Process, domain: str = "x.example") -> str:
         """Hands one message to a process, and the same one to any other while nobody has answered: its id."""
