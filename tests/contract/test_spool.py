@@ -265,7 +265,7 @@ def test_a_suspended_destination_is_left_alone_until_it_is_resumed(engine: Opene
 
 
 def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp_path: pathlib.Path) -> None:
-    """A claim that woke the loop that claims made an idle service spin."""
+    """A claim that woke the loop that claims made an idle service spin; a delivery that did made a hundred processes claim for each."""
 
     async def scenario(spool: Spool) -> None:
         async def woken(work: Awaitable[Any]) -> bool:
@@ -279,8 +279,12 @@ def test_only_what_may_make_work_due_wakes_the_claiming_loop(engine: Opener, tmp
         batch = await claim_one(spool)
         assert not await woken(spool.renew(0))
         assert not await woken(spool.doubt([claim for m in batch.messages for claim in m.claims]))
-        assert await woken(spool.settle(0, delivered(batch), ()))
+        assert not await woken(spool.settle(0, delivered(batch), ()))
         assert await woken(spool.release_slot(0, batch, 0))
+        await spool.accept(message("m2"), (0, b"body"))
+        batch = await claim_one(spool)
+        (claim,) = batch.messages[0].claims
+        assert await woken(spool.settle(0, [Settlement(claim, State.SCHEDULED, EventDetail("deferred", text="later"), due_at=1)], ()))
 
     run(engine, tmp_path, scenario)
 

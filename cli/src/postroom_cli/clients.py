@@ -176,10 +176,17 @@ class QueueClient:
                 yield _event(event)
 
     async def act(self, action: str, ids: Sequence[str], *, everything: bool = False, **which: Any) -> int:
-        """`which` as for `list`; it counts with `everything`."""
+        """`which` as for `list`; it counts with `everything`. Asks until all is done: an answer tells of a part."""
         request = queue_pb2.ActRequest(action=ACTIONS[action], message_ids=ids, all=everything, filter=queue_pb2.ListRequest(**which))
-        with _mapped():
-            return (await self._stub.Act(request, timeout=SECONDS * 30)).changed
+        changed = 0
+        while True:
+            with _mapped():
+                response = await self._stub.Act(request, timeout=SECONDS * 3)
+            changed += response.changed
+            if not response.next:
+                return changed
+            del request.message_ids[:]
+            request.after = response.next
 
     async def suspend(self, pool: str, destination: str, *, suspended: bool) -> int:
         request = queue_pb2.SuspendDestinationRequest(pool=pool, destination=destination, suspended=suspended)

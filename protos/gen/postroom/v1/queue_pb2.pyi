@@ -368,10 +368,13 @@ class ActRequest(_message.Message):
     ALL_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     action: Global___ActRequest.Action.ValueType
     all: _builtins.bool
     domain: _builtins.str
     """only recipients of this domain"""
+    after: _builtins.str
+    """with `all`: the `next` of the answer before"""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """empty with `all`: every message"""
@@ -388,10 +391,11 @@ class ActRequest(_message.Message):
         all: _builtins.bool = ...,
         domain: _builtins.str = ...,
         filter: Global___ListRequest | None = ...,
+        after: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all", b"all", "domain", b"domain", "filter", b"filter", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "all", b"all", "domain", b"domain", "filter", b"filter", "message_ids", b"message_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,15 +406,19 @@ class ActResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGED_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     changed: _builtins.int
+    next: _builtins.str
+    """with `all`: where to go on; empty when all is done"""
     def __init__(
         self,
         *,
         changed: _builtins.int = ...,
+        next: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "next", b"next"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -561,7 +569,7 @@ class StatsResponse(_message.Message):
     IN_DOUBT_FIELD_NUMBER: _builtins.int
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     due: _builtins.int
-    """scheduled and due now"""
+    """scheduled and due now; from 10000 on it means at least so many"""
     oldest_due_seconds: _builtins.int
     in_doubt: _builtins.int
     @_builtins.property

@@ -96,7 +96,8 @@ class QueueServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Act(self, request, context):
-        """Acts on recipients that are not final yet; answers how many changed.
+        """Acts on recipients that are not final yet; answers how many changed. With `all` an answer comes within a second or so: when there is more
+        to do it has `next`, and the caller asks again with that as `after`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class QueueStub:
     Events: _grpc.UnaryStreamMultiCallable[_queue_pb2.EventsRequest, _queue_pb2.Event]
     """Events in order; with `follow` the stream stays open and goes on as they happen."""
     Act: _grpc.UnaryUnaryMultiCallable[_queue_pb2.ActRequest, _queue_pb2.ActResponse]
-    """Acts on recipients that are not final yet; answers how many changed."""
+    """Acts on recipients that are not final yet; answers how many changed. With `all` an answer comes within a second or so: when there is more
+    to do it has `next`, and the caller asks again with that as `after`.
+    """
     SuspendDestination: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]
     """Stops or resumes all claims for one destination of a pool."""
     DeadLetters: _grpc.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]
@@ -55,7 +57,9 @@ class QueueAsyncStub(QueueStub):
     Events: _aio.UnaryStreamMultiCallable[_queue_pb2.EventsRequest, _queue_pb2.Event]  # type: ignore[assignment]
     """Events in order; with `follow` the stream stays open and goes on as they happen."""
     Act: _aio.UnaryUnaryMultiCallable[_queue_pb2.ActRequest, _queue_pb2.ActResponse]  # type: ignore[assignment]
-    """Acts on recipients that are not final yet; answers how many changed."""
+    """Acts on recipients that are not final yet; answers how many changed. With `all` an answer comes within a second or so: when there is more
+    to do it has `next`, and the caller asks again with that as `after`.
+    """
     SuspendDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]  # type: ignore[assignment]
     """Stops or resumes all claims for one destination of a pool."""
     DeadLetters: _aio.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]  # type: ignore[assignment]
@@ -93,7 +97,9 @@ class QueueServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.ActRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ActResponse, _abc.Awaitable[_queue_pb2.ActResponse]]:
-        """Acts on recipients that are not final yet; answers how many changed."""
+        """Acts on recipients that are not final yet; answers how many changed. With `all` an answer comes within a second or so: when there is more
+        to do it has `next`, and the caller asks again with that as `after`.
+        """
 
     @_abc_1.abstractmethod
     def SuspendDestination(

@@ -5,7 +5,7 @@ stream that ends leaves nothing behind.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,19 @@ from postroom_delivery.outcome import Cause
 from postroom_delivery.pools import Pools
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
-from postroom_delivery.spool.model import OPEN_STATES, Claim, DeadLetter, Key, ListFilter, LostLease, MessageRow, RecipientRow, Settlement, State
+from postroom_delivery.spool.model import (
+    OPEN_STATES,
+    Claim,
+    DeadLetter,
+    Key,
+    ListFilter,
+    LostLease,
+    MessageRow,
+    Notice,
+    RecipientRow,
+    Settlement,
+    State,
+)
 from postroom_delivery.spool.rollup import campaign
 
 log = structlog.get_logger(__name__)
@@ -37,10 +49,15 @@ ACCEPT_SECONDS = Histogram(
 )
 
 Context = aio.ServicerContext[Any, Any]
+Chosen = tuple[MessageRow, list[RecipientRow]]  # what an action means of a message
 MOST_CHUNK = 64 * 1024
 FULL = Reply(452, "4.3.1", "The queue has no room now, try again later")
 AWAY = Reply(451, "4.3.0", "The queue is not available now, try again later")
 MOST_LISTED = 1000
+# An action on many goes by pages, each one transaction: accepts wait behind it, and its messages with their header blocks are in memory.
+PAGE = 100
+# After this long the caller gets what was done so far and asks again: a call that lasts for minutes would be lost with its connection.
+ANSWER_SECONDS = 0.4
 EVENT_PAGE = 500
 
 
@@ -148,55 +165,61 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
     async def Act(self, request: queue_pb2.ActRequest, context: Context) -> queue_pb2.ActResponse:
         if not request.all and not request.message_ids:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name message ids, or all")
+        which = wire.chosen(request, PAGE)
         changed = 0
-        which = wire.chosen(request, MOST_LISTED)
-        async for message in self._chosen(request, which):
-            changed += await self._act(request.action, message, which)
+        for start in range(0, len(request.message_ids), PAGE):
+            named = [await self._spool.show(message_id) for message_id in request.message_ids[start : start + PAGE]]
+            changed += await self._act(request.action, [row for row in named if row is not None], which)
+        ends = self._clock.monotonic() + ANSWER_SECONDS
+        while request.all:
+            rows = await self._spool.list_messages(which)
+            changed += await self._act(request.action, rows, which)
+            if len(rows) < which.limit:
+                break
+            which = replace(which, after=rows[-1].id)
+            if self._clock.monotonic() >= ends:
+                return queue_pb2.ActResponse(changed=changed, next=which.after)
         return queue_pb2.ActResponse(changed=changed)
 
-    async def _chosen(self, request: queue_pb2.ActRequest, which: ListFilter) -> AsyncIterator[MessageRow]:
-        """Page by page, so that a million messages never stand in memory."""
-        for message_id in request.message_ids:
-            row = await self._spool.show(message_id)
-            if row is not None:
-                yield row
-        while request.all and (rows := await self._spool.list_messages(which)):
-            for row in rows:
-                yield row
-            which = replace(which, after=rows[-1].id)
-
-    async def _act(self, action: queue_pb2.ActRequest.Action.ValueType, message: MessageRow, which: ListFilter) -> int:
-        open_rows = [r for r in message.recipients if r.state in OPEN_STATES and r.state is not State.LEASED and which.fits(r)]
+    async def _act(self, action: queue_pb2.ActRequest.Action.ValueType, messages: Sequence[MessageRow], which: ListFilter) -> int:
+        chosen = [(m, [r for r in m.recipients if r.state in OPEN_STATES and r.state is not State.LEASED and which.fits(r)]) for m in messages]
+        chosen = [(message, rows) for message, rows in chosen if rows]
         now = self._clock.now_ms()
         names = {queue_pb2.ActRequest.RETRY: "retry", queue_pb2.ActRequest.HOLD: "hold", queue_pb2.ActRequest.RELEASE: "release"}
-        if action in names:
-            return await self._spool.reschedule(now, names[action], open_rows)
-        try:
-            return await self._end(now, message, open_rows, bounce=action == queue_pb2.ActRequest.BOUNCE)
-        except LostLease:
+        if not chosen:
             return 0
+        if action in names:
+            return await self._spool.reschedule(now, names[action], [row for _, rows in chosen for row in rows])
+        return await self._end(now, chosen, bounce=action == queue_pb2.ActRequest.BOUNCE)
 
-    async def _end(self, now: int, message: MessageRow, rows: list[RecipientRow], *, bounce: bool) -> int:
+    async def _end(self, now: int, chosen: Sequence[Chosen], *, bounce: bool) -> int:
+        """All in one transaction; when a worker has leased one of them meanwhile, each message in its own, without that one."""
+        ends = [self._ending(now, message, rows, bounce=bounce) for message, rows in chosen]
+        settlements = {claim.recipient: settlement for found, _ in ends for claim, settlement in found}
+        notices = [notice for _, found in ends for notice in found]
+        rows = [row for _, rows in chosen for row in rows]
+        try:
+            return await self._spool.end(now, rows, lambda claim: replace(settlements[claim.recipient], claim=claim), notices)
+        except LostLease:
+            return sum([await self._end(now, [one], bounce=bounce) for one in chosen]) if len(chosen) > 1 else 0
+
+    def _ending(
+        self, now: int, message: MessageRow, rows: list[RecipientRow], *, bounce: bool
+    ) -> tuple[list[tuple[Claim, Settlement]], list[Notice]]:
+        """How a message's recipients end by command, and what its sender is told."""
         context = settle.Context(now=now, pool=self._pools.get(message.pool), own_name=self._own_name, jitter=0, attempted=False)
         cause = Cause("5.0.0", "bounced by the postmaster's command" if bounce else "deleted by command", Class.OTHER)
-
-        def settlement(claim: Claim) -> Settlement:
-            if bounce:
-                return settle.command_failure(message.reverse_path, claim, cause, context)[0]
-            return settle.deleted(claim, cause, context)
-
-        reports: list[Report] = []
-        for row in rows if bounce else []:
-            claim = Claim(row.id, 0, row.address, row.attempts, row.notify, row.orcpt)
-            report = settle.command_failure(message.reverse_path, claim, cause, context)[1]
-            reports += [report] if report is not None else []
+        claims = [Claim(row.id, 0, row.address, row.attempts, row.notify, row.orcpt) for row in rows]
+        if not bounce:
+            return [(claim, settle.deleted(claim, cause, context)) for claim in claims], []
+        failures = [(claim, *settle.command_failure(message.reverse_path, claim, cause, context)) for claim in claims]
+        reports: list[Report] = [report for _, _, report in failures if report is not None]
         options = message.options
         original = Original(message.id, message.reverse_path, message.envid, message.received_at, message.headers, smtputf8=options.smtputf8)
         author, sign = self._signing.author(self._pools.sender(message.domain))
         destination = self._pools.destination(message.pool, message.reverse_path.rpartition("@")[2])
         origin = settle.Origin(original, author, message.tenant, message.domain, destination, sign=sign, require_tls=options.require_tls)
-        notices = settle.notices(origin, reports, context) if reports else []
-        return await self._spool.end(now, rows, settlement, notices)
+        return [(claim, settlement) for claim, settlement, _ in failures], settle.notices(origin, reports, context) if reports else []
 
     async def SuspendDestination(self, request: queue_pb2.SuspendDestinationRequest, context: Context) -> queue_pb2.ActResponse:
         place = self._pools.destination(request.pool, request.destination)

@@ -133,7 +133,7 @@ def list_filter(request: queue_pb2.ListRequest, most: int) -> ListFilter:
 def chosen(request: queue_pb2.ActRequest, most: int) -> ListFilter:
     """The recipients that a command means: those of the filter, in open states unless it names some; `domain` narrows it further."""
     which = list_filter(request.filter, most)
-    return replace(which, limit=most, after="", domain=request.domain or which.domain)
+    return replace(which, limit=most, after=request.after, domain=request.domain or which.domain)
 
 
 def stats(found: Stats, now: int) -> queue_pb2.StatsResponse:

@@ -5,6 +5,7 @@ lease, so that a worker whose lease was taken over can change nothing any more. 
 destination, grouped by message.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -238,6 +239,11 @@ class Notice:
     body: bytes
 
 
+def makes_work(settlements: Iterable[Settlement], notices: Iterable[Notice]) -> bool:
+    """Whether a claim should look: for what is tried again, and for notices. The end of a recipient makes nothing due."""
+    return any(settlement.state is State.SCHEDULED for settlement in settlements) or any(True for _ in notices)
+
+
 @dataclass(frozen=True, slots=True)
 class RecipientRow:
     """A recipient as people see it."""
@@ -304,6 +310,15 @@ class EventRow:
     attempt: int
 
 
+# Conditions that partial indexes of both engines have: of SQL, because an engine must see them to choose the index.
+AMONG = {
+    "open": "AND state IN ('scheduled', 'leased', 'held')",
+    "failed": "AND state IN ('bounced', 'expired', 'deleted')",
+    "any": "",
+}
+FAILED_STATES = (State.BOUNCED, State.EXPIRED, State.DELETED)
+
+
 @dataclass(frozen=True, slots=True)
 class ListFilter:
     """Which recipients; "" is any, `received_before` 0 too. Pages by `after`, the id of the last message seen."""
@@ -318,6 +333,12 @@ class ListFilter:
     destination: str = ""
     classification: str = ""
     received_before: int = 0
+
+    @property
+    def among(self) -> str:
+        """`open` or `failed` when only such states are asked for, which have an index of their own; else `any`."""
+        groups = {"open": OPEN_STATES, "failed": FAILED_STATES}
+        return next((name for name, states in groups.items() if set(self.states) <= {state.value for state in states}), "any")
 
     def fits(self, recipient: RecipientRow) -> bool:
         """Whether a recipient of a message that was found is one that was meant; what holds for the whole message is not asked again."""
@@ -342,9 +363,13 @@ class DestinationRow:
     factor: float
 
 
+# Enough for an autoscaler, and counted in milliseconds.
+MOST_COUNTED = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The queue in numbers; `recipients` by state."""
+    """The queue in numbers; `recipients` by state. `due` is counted up to MOST_COUNTED: that many means at least so many."""
 
     recipients: dict[str, int]
     due: int

@@ -35,15 +35,14 @@ from postroom_delivery.spool.model import (
     Stats,
     Suppression,
     SuppressionFilter,
+    makes_work,
 )
 from postroom_delivery.spool.postgres_group import Group
 from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Connection, Link, Lost, Transaction, connect
 from postroom_delivery.spool.postgres_migrate import LOCK, migrate
+from postroom_delivery.spool.postgres_notify import listening
 
 log = structlog.get_logger(__name__)
-CHANNEL = "postroom"
-# A busy spool commits hundreds of times a second; a scheduler that hears more often than this claims no more for it.
-NOTIFY_SECONDS = 0.02
 # Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
 READ_CHUNKS = 4
 SWEEP = 500
@@ -141,7 +140,8 @@ class PostgresSpool:
     async def _settle(self, requests: Sequence[postgres_settle.Settling]) -> list[None]:
         now = max(request.now for request in requests)
         results = await self._link.run(now, lambda transaction: postgres_settle.settle(transaction, self.holder, requests))
-        self._woken()
+        if any(makes_work(request.settlements, request.notices) for request in requests):
+            self._woken()
         return results
 
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
@@ -151,7 +151,7 @@ class PostgresSpool:
             await transaction.fetch("delete_slot", batch.slot)
 
         await self._link.run(now, work, lazy=True)
-        self._woken()
+        self.changed.set()
 
     async def throttle(self, now: int, key: Key) -> None:
         await self._link.run(now, lambda transaction: postgres_settle.throttle(transaction, key), lazy=True)
@@ -334,13 +334,13 @@ async def open_postgres(
         await _migrated(pool)
         name = f"postgresql://{parts.hostname or 'localhost'}{parts.path}"
         spool = PostgresSpool(Link(pool, caller_clock=caller_clock), name, holder, limits_of, lease_ms)
-        listening = asyncio.create_task(supervised("notifications", lambda: _listening(url, spool)))
+        notifying = asyncio.create_task(supervised("notifications", lambda: listening(url, holder, spool.changed, spool.news)))
         try:
             yield spool
         finally:
-            listening.cancel()
+            notifying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await listening
+                await notifying
             await spool.close()
 
 
@@ -358,37 +358,3 @@ async def _migrated(pool: Any) -> None:
                     await asyncio.sleep(1.0)
     except TimeoutError as error:
         raise Permanent(f"the spool's database did not answer within {START_SECONDS:.0f} s") from error
-
-
-async def _listening(url: Callable[[], str], spool: PostgresSpool) -> None:
-    while True:
-        await _listen(url, spool)
-
-
-async def _listen(url: Callable[[], str], spool: PostgresSpool) -> None:
-    """Passes notifications on in both directions until the connection is lost."""
-    lost = asyncio.Event()
-
-    def ended(_connection: Any) -> None:
-        lost.set()
-        spool.news.set()
-
-    def heard(_connection: Any, _pid: int, _channel: str, payload: Any) -> None:
-        if payload != spool.holder:
-            spool.changed.set()
-
-    try:
-        connection = await asyncpg.connect(url(), timeout=CONNECT_SECONDS, server_settings={"application_name": "postroom-delivery notifications"})
-        try:
-            connection.add_termination_listener(ended)
-            await connection.add_listener(CHANNEL, heard)
-            while not lost.is_set():
-                await spool.news.wait()
-                spool.news.clear()
-                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, spool.holder)
-                await asyncio.sleep(NOTIFY_SECONDS)
-        finally:
-            connection.terminate()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        log.warning("no notifications from the spool's database; polling goes on", reason=str(error) or type(error).__name__)
-    await asyncio.sleep(1.0)

@@ -12,14 +12,31 @@ from postroom_delivery.limits import Bucket, Ledger, Pace
 from postroom_delivery.spool import backlog as counting
 from postroom_delivery.spool.backlog import Line
 from postroom_delivery.spool.interface import LimitsOf
-from postroom_delivery.spool.model import Backlog, DeadLetter, DestinationRow, EventRow, Key, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.model import (
+    AMONG,
+    MOST_COUNTED,
+    Backlog,
+    DeadLetter,
+    DestinationRow,
+    EventRow,
+    Key,
+    ListFilter,
+    MessageRow,
+    RecipientRow,
+    State,
+    Stats,
+)
 from postroom_delivery.spool.postgres_link import SQL, Connection
 from postroom_delivery.spool.rows import message_row
 
-# Beyond this `due` says "at least so many" for a lane: enough for an autoscaler, and counted in milliseconds.
-MOST_COUNTED = 10_000
 # As many as one claim folds in.
 ARRIVALS = 5000
+# The lists, each for what a partial index serves.
+_LIST = {
+    (name, among): SQL[name].replace("AND among", condition).replace("AND for_messages", "AND m.open_recipients > 0" if among == "open" else "")
+    for name in ("list_by_recipient", "list_by_message")
+    for among, condition in AMONG.items()
+}
 
 
 async def show(connection: Connection, message_id: str) -> MessageRow | None:
@@ -43,7 +60,8 @@ def _recipient(columns: Sequence[Any]) -> RecipientRow:
 async def list_messages(connection: Connection, which: ListFilter) -> list[MessageRow]:
     """Messages with at least one recipient that fits, oldest first."""
     more = (which.tenant, which.pool, which.destination, which.classification, which.received_before)
-    rows = await connection.fetch(SQL["list_messages"], which.after, list(which.states), which.domain, which.sender, which.limit, *more)
+    statement = _LIST["list_by_message" if which.sender or which.received_before else "list_by_recipient", which.among]
+    rows = await connection.fetch(statement, which.after, list(which.states), which.domain, which.sender, which.limit, *more)
     return await _messages(connection, [row["message"] for row in rows])
 
 

@@ -37,6 +37,7 @@ from postroom_delivery.spool.model import (
     Stats,
     Suppression,
     SuppressionFilter,
+    makes_work,
 )
 from postroom_delivery.spool.sqlite_accept import SQL
 from postroom_delivery.spool.sqlite_migrate import migrate
@@ -90,10 +91,18 @@ class SqliteSpool:
     # Accepting
 
     async def stage(self, message_id: str, sequence: int, chunk: bytes) -> None:
-        await self._writer.submit(lambda c: c.execute(SQL["insert_body"], (message_id, sequence, chunk)) and None)
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["staging_goes_on"], (message_id,))
+            connection.execute(SQL["insert_body"], (message_id, sequence, chunk))
+
+        await self._writer.submit(operation)
 
     async def discard(self, message_id: str) -> None:
-        await self._writer.submit(lambda c: c.execute(SQL["delete_staged_body"], (message_id,)) and None)
+        def operation(connection: sqlite3.Connection) -> None:
+            for statement in ("delete_staged_body", "staging_ends"):
+                connection.execute(SQL[statement], (message_id,))
+
+        await self._writer.submit(operation)
 
     async def accept(self, message: NewMessage, last_chunk: tuple[int, bytes]) -> Reply | None:
         return await self._write(lambda c: sqlite_accept.accept(c, message, last_chunk))
@@ -109,7 +118,9 @@ class SqliteSpool:
         await self._writer.submit(lambda c: sqlite_settle.doubt(c, self._holder, claims))
 
     async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
-        await self._write(lambda c: sqlite_settle.settle(c, now, self._holder, settlements, notices))
+        await self._writer.submit(lambda c: sqlite_settle.settle(c, now, self._holder, settlements, notices))
+        if makes_work(settlements, notices):
+            self.changed.set()
 
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
         await self._write(lambda c: sqlite_settle.release_slot(c, now, batch.slot, batch.key, blocked_until))
@@ -268,7 +279,8 @@ async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: Limi
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection, str(path))
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(SQL["delete_orphans"])
+            for statement in ("delete_orphans", "no_stagings", "delete_empty_tally"):
+                connection.execute(SQL[statement])
             sqlite_claim.recover(connection, now, sqlite_accept.NEVER)
             connection.execute("COMMIT")
         except sqlite3.Error as error:

@@ -17,6 +17,8 @@ def accept(connection: sqlite3.Connection, message: NewMessage, last_chunk: tupl
     sequence, chunk = last_chunk
     connection.execute(SQL["insert_body"], (message.id, sequence, chunk))
     refusal: Reply | None = None
+    if sequence:
+        connection.execute(SQL["staging_ends"], (message.id,))
     if sequence and connection.execute(SQL["staged_size"], (message.id,)).fetchone()[0] != message.body_size:
         refusal = Reply(451, "4.3.0", "The message did not arrive whole, please send it again")
     if refusal := refusal or _count(connection, message.allowances, message.received_at):

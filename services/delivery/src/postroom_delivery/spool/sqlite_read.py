@@ -5,7 +5,20 @@ import sqlite3
 from postroom_delivery.limits import Bucket, Ledger, Pace
 from postroom_delivery.spool import backlog as counting
 from postroom_delivery.spool.interface import LimitsOf
-from postroom_delivery.spool.model import Backlog, DeadLetter, DestinationRow, EventRow, Key, ListFilter, MessageRow, RecipientRow, State, Stats
+from postroom_delivery.spool.model import (
+    AMONG,
+    MOST_COUNTED,
+    Backlog,
+    DeadLetter,
+    DestinationRow,
+    EventRow,
+    Key,
+    ListFilter,
+    MessageRow,
+    RecipientRow,
+    State,
+    Stats,
+)
 from postroom_delivery.spool.rows import message_row
 from postroom_delivery.spool.sqlite_accept import SQL
 
@@ -27,20 +40,22 @@ def list_messages(connection: sqlite3.Connection, which: ListFilter) -> list[Mes
     """Messages with at least one recipient that fits, oldest first."""
     marks = ", ".join("?" for _ in which.states)
     # Only what is asked for is in the statement: the engine then takes the index that fits.
-    asked = {
-        "domain = ?": which.domain,
-        "message IN (SELECT id FROM message WHERE reverse_path = ?)": which.sender,
-        "tenant = ?": which.tenant,
-        "pool = ?": which.pool,
-        "destination = ?": which.destination,
-        "last_class = ?": which.classification,
-        "(SELECT received_at FROM message WHERE id = recipient.message) < ?": which.received_before,
-    }
+    asked = {"domain = ?": which.domain, "tenant = ?": which.tenant, "pool = ?": which.pool}
+    asked |= {"destination = ?": which.destination, "last_class = ?": which.classification}
     given = {condition: value for condition, value in asked.items() if value}
-    conditions = " AND ".join(("message > ?", f"state IN ({marks})", *given))
-    query = f"SELECT DISTINCT message FROM recipient WHERE {conditions} ORDER BY message LIMIT ?"
-    values = (which.after, *which.states, *given.values(), which.limit)
-    found = [show(connection, row[0]) for row in connection.execute(query, values).fetchall()]
+    chosen = " ".join([f"state IN ({marks})", AMONG[which.among], *(f"AND {condition}" for condition in given)])
+    values: tuple[str | int, ...] = (*which.states, *given.values())
+    asked_of_message: dict[str, str | int] = {"reverse_path = ?": which.sender, "received_at < ?": which.received_before}
+    of_message = {condition: value for condition, value in asked_of_message.items() if value}
+    if of_message:
+        conditions = " AND ".join(["id > ?", *(["open_recipients > 0"] if which.among == "open" else []), *of_message])
+        fits = f"EXISTS (SELECT 1 FROM recipient WHERE message = message.id AND {chosen})"
+        query = f"SELECT id FROM message WHERE {conditions} AND {fits} ORDER BY id LIMIT ?"
+        values = (*of_message.values(), *values)
+    else:
+        query = f"SELECT DISTINCT message FROM recipient WHERE message > ? AND {chosen} ORDER BY message LIMIT ?"
+    ids = [row[0] for row in connection.execute(query, (which.after, *values, which.limit))]
+    found = [show(connection, message_id) for message_id in ids]
     return [message for message in found if message is not None]
 
 
@@ -61,7 +76,7 @@ def events(connection: sqlite3.Connection, message_id: str, after: int, limit: i
 
 def stats(connection: sqlite3.Connection, now: int) -> Stats:
     """The queue in numbers."""
-    due, oldest = connection.execute(SQL["stats_due"], (now,)).fetchone()
+    due, oldest = connection.execute(SQL["stats_due"], {"now": now, "most": MOST_COUNTED}).fetchone()
     return Stats(
         recipients=dict(connection.execute(SQL["stats_states"]).fetchall()),
         due=due,

@@ -91,7 +91,7 @@ def end(
 
 def reschedule(connection: sqlite3.Connection, now: int, action: str, recipients: Sequence[RecipientRow]) -> int:
     """See Spool.reschedule. A retry by command also lifts the destination's block: the person who asks knows better."""
-    changed = 0
+    changed, held = 0, set()
     for row in recipients:
         arguments = (row.id,) if action == "hold" else (now, row.id)
         found = connection.execute(SQL[action], arguments).fetchone()
@@ -101,10 +101,12 @@ def reschedule(connection: sqlite3.Connection, now: int, action: str, recipients
         changed += 1
         insert_event(connection, now, message, address, attempts, EventDetail(_VERBS[action], text="by command"))
         if action == "hold":
-            turn(connection, 0, pool, destination, tenant)
+            held.add((pool, destination, tenant))
         else:
             connection.execute(SQL["unblock_destination"], (pool, destination))
             wake(connection, pool, destination, tenant, now)
+    for lane in sorted(held):
+        turn(connection, 0, *lane)
     return changed
 
 

@@ -304,12 +304,14 @@ WHERE number > $1 AND number < (pg_snapshot_xmin(pg_current_snapshot())::text::b
 SELECT state, sum(n)::bigint AS n FROM (SELECT state, n FROM tally UNION ALL SELECT state, n FROM tally_difference) AS counted GROUP BY 1 HAVING sum(n) <> 0;
 
 -- name: stats_due
--- By lanes, each counted up to $2: a million messages behind one destination must not be counted one by one.
-SELECT coalesce(sum(counted.n), 0)::bigint AS due, coalesce(min(lane.next_due), 0) AS oldest FROM lane CROSS JOIN LATERAL (
-  SELECT count(*) AS n FROM (SELECT 1 FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
-    SELECT 1 FROM recipient r WHERE r.pool = lane.pool AND r.destination = lane.destination AND r.tenant = lane.tenant AND r.priority = p.priority
-      AND r.state = 'scheduled' AND r.due_at <= $1 LIMIT $2) AS found LIMIT $2) AS bounded) AS counted
-WHERE lane.next_due <= $1;
+-- Counted up to $2: a million due messages must not be counted one by one. The oldest is what the lanes say.
+SELECT (SELECT count(*) FROM (
+    SELECT 1 FROM lane CROSS JOIN LATERAL (
+      SELECT 1 FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
+        SELECT 1 FROM recipient r WHERE r.pool = lane.pool AND r.destination = lane.destination AND r.tenant = lane.tenant AND r.priority = p.priority
+          AND r.state = 'scheduled' AND r.due_at <= $1 LIMIT $2) AS found LIMIT $2) AS of_lane
+    WHERE lane.next_due <= $1 LIMIT $2) AS bounded) AS due,
+  coalesce((SELECT min(next_due) FROM lane WHERE next_due <= $1), 0) AS oldest;
 
 -- name: backlog_destinations
 SELECT pool, name, tokens, tokens_at, factor, factor_at, next_at, (SELECT count(*) FROM slot WHERE slot.pool = d.pool AND slot.destination = d.name) AS used
@@ -378,11 +380,16 @@ DELETE FROM bucket WHERE at < $1;
 -- name: event_days
 SELECT substr(relname, 7)::bigint AS day FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'event'::regclass;
 
--- name: list_messages
-SELECT DISTINCT message FROM recipient WHERE message > $1 AND state = ANY($2::text[]) AND ($3 = '' OR domain = $3)
-  AND ($4 = '' OR message IN (SELECT id FROM message WHERE reverse_path = $4))
-  AND ($6 = '' OR tenant = $6) AND ($7 = '' OR pool = $7) AND ($8 = '' OR destination = $8) AND ($9 = '' OR last_class = $9)
-  AND ($10 = 0::bigint OR (SELECT received_at FROM message m WHERE m.id = recipient.message) < $10) ORDER BY message LIMIT $5;
+-- name: list_by_recipient
+-- "among" is replaced by the condition of a partial index; $4 and $10 are the other statement's.
+SELECT DISTINCT message FROM recipient WHERE message > $1 AND among AND state = ANY($2::text[]) AND ($3 = '' OR domain = $3) AND ($4 = '' AND $10 = 0::bigint)
+  AND ($6 = '' OR tenant = $6) AND ($7 = '' OR pool = $7) AND ($8 = '' OR destination = $8) AND ($9 = '' OR last_class = $9) ORDER BY message LIMIT $5;
+
+-- name: list_by_message
+-- For filters on what belongs to the message.
+SELECT m.id AS message FROM message m WHERE m.id > $1 AND for_messages AND ($4 = '' OR m.reverse_path = $4) AND ($10 = 0::bigint OR m.received_at < $10)
+  AND EXISTS (SELECT 1 FROM recipient WHERE message = m.id AND among AND state = ANY($2::text[]) AND ($3 = '' OR domain = $3)
+    AND ($6 = '' OR tenant = $6) AND ($7 = '' OR pool = $7) AND ($8 = '' OR destination = $8) AND ($9 = '' OR last_class = $9)) ORDER BY m.id LIMIT $5;
 
 -- Suppression
 

@@ -17,9 +17,18 @@ DELETE FROM body WHERE message = ?;
 -- name: delete_staged_body
 DELETE FROM body WHERE message = ? AND NOT EXISTS (SELECT 1 FROM message WHERE id = body.message);
 
+-- name: staging_goes_on
+INSERT INTO staging (message) VALUES (?) ON CONFLICT DO NOTHING;
+
+-- name: staging_ends
+DELETE FROM staging WHERE message = ?;
+
 -- name: delete_orphans
 -- Chunks whose accept never came: only safe while nobody stages, that is at the start.
-DELETE FROM body WHERE message NOT IN (SELECT id FROM message);
+DELETE FROM body WHERE message IN (SELECT message FROM staging) AND NOT EXISTS (SELECT 1 FROM message WHERE id = body.message);
+
+-- name: no_stagings
+DELETE FROM staging;
 
 -- name: insert_recipient
 INSERT INTO recipient (message, address, domain, pool, destination, tenant, priority, state, due_at, notify, orcpt) VALUES (?, ?, ?, ?, ?, ?, ?, 'scheduled', ?, ?, ?);
@@ -193,10 +202,13 @@ UPDATE recipient SET state = 'scheduled', due_at = ? WHERE id = ? AND state = 'h
 INSERT INTO destination (pool, name, suspended) VALUES (:pool, :destination, :suspended) ON CONFLICT (pool, name) DO UPDATE SET suspended = excluded.suspended;
 
 -- name: stats_states
-SELECT state, count(*) FROM recipient GROUP BY state;
+SELECT state, sum(n) FROM tally GROUP BY state HAVING sum(n) > 0;
 
 -- name: stats_due
-SELECT count(*), coalesce(min(due_at), 0) FROM recipient WHERE state = 'scheduled' AND due_at <= ?;
+-- Counted up to a bound: a million due messages must not be counted one by one. The oldest is what the lanes say.
+SELECT (SELECT count(*) FROM (SELECT 1 FROM lane CROSS JOIN recipient r ON r.pool = lane.pool AND r.destination = lane.destination AND r.tenant = lane.tenant
+    WHERE lane.next_due <= :now AND r.state = 'scheduled' AND r.due_at <= :now LIMIT :most)),
+  coalesce((SELECT min(next_due) FROM lane WHERE next_due <= :now), 0);
 
 -- name: backlog_destinations
 SELECT pool, name, tokens, tokens_at, factor, factor_at, next_at, (SELECT count(*) FROM slot WHERE slot.pool = d.pool AND slot.destination = d.name)
@@ -215,10 +227,14 @@ SELECT pool, count(*) FROM slot GROUP BY pool;
 SELECT count(*) FROM recipient INDEXED BY recipient_ambiguous WHERE ambiguous > 0;
 
 -- name: stats_destinations
-SELECT d.pool, d.name, (SELECT count(*) FROM recipient r WHERE r.pool = d.pool AND r.destination = d.name AND r.state = 'scheduled') AS scheduled,
+SELECT d.pool, d.name, coalesce(t.n, 0) AS scheduled,
   (SELECT count(*) FROM slot s WHERE s.pool = d.pool AND s.destination = d.name) AS connections, d.suspended, coalesce(d.next_at, 0), d.factor, d.factor_at
-FROM destination d WHERE d.next_at IS NOT NULL OR d.suspended = 1 OR d.factor < 1 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
+FROM destination d LEFT JOIN tally t ON t.pool = d.pool AND t.destination = d.name AND t.state = 'scheduled'
+WHERE d.next_at IS NOT NULL OR d.suspended = 1 OR d.factor < 1 OR EXISTS (SELECT 1 FROM slot s WHERE s.pool = d.pool AND s.destination = d.name)
 ORDER BY scheduled DESC, d.name LIMIT 100;
+
+-- name: delete_empty_tally
+DELETE FROM tally WHERE n = 0;
 
 -- name: final_messages
 SELECT id FROM message WHERE open_recipients = 0 AND received_at < ? ORDER BY received_at LIMIT ?;
