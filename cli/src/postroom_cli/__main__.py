@@ -26,6 +26,7 @@ _COMMANDS = {
     "stats": "statistics",
     "suppress": "suppress",
     "up": "starting",
+    "webhooks": "hooks",
 }
 
 

@@ -12,7 +12,16 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc import aio
 
-from postroom.v1 import analytics_pb2, analytics_pb2_grpc, queue_pb2, queue_pb2_grpc, suppression_pb2, suppression_pb2_grpc
+from postroom.v1 import (
+    analytics_pb2,
+    analytics_pb2_grpc,
+    queue_pb2,
+    queue_pb2_grpc,
+    suppression_pb2,
+    suppression_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
+)
 from postroom_cli.cluster import Installation
 from postroom_cli.layout import Layout
 from postroom_core import rpc
@@ -115,6 +124,7 @@ class QueueClient:
         self._stub = queue_pb2_grpc.QueueStub(channel)
         self._analytics = analytics_pb2_grpc.AnalyticsStub(channel)
         self._suppression = suppression_pb2_grpc.SuppressionStub(channel)
+        self._webhooks = webhooks_pb2_grpc.WebhooksStub(channel)
 
     async def suppressions(self, *, scope: str = "", owner: str = "", address: str = "") -> AsyncIterator[Suppressed]:
         """All entries that fit, page by page."""
@@ -205,6 +215,17 @@ class QueueClient:
         with _mapped():
             response = await self._analytics.Query(request, timeout=SECONDS * 3)
         return [_row(row) for row in response.rows]
+
+    async def webhooks(self, domain: str = "") -> builtins.list[dict[str, Any]]:
+        """How it goes with each, in the order of their names: the fields of Webhook in webhooks.proto."""
+        found: builtins.list[dict[str, Any]] = []
+        while True:
+            request = webhooks_pb2.WebhooksRequest(domain=domain, after=found[-1]["name"] if found else "")
+            with _mapped():
+                page = (await self._webhooks.List(request, timeout=SECONDS)).webhooks
+            if not page:
+                return found
+            found += [{field.name: getattr(hook, field.name) for field in hook.DESCRIPTOR.fields} for hook in page]
 
     async def stats(self) -> dict[str, Any]:
         with _mapped():

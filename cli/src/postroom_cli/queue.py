@@ -24,7 +24,15 @@ from postroom_insight import explanations
 POLL_SECONDS = 0.2
 # A reply as it stands in logs and bounces: code, enhanced code, text.
 _REPLY = re.compile(r"([245]\d\d)[ -](?:([245]\.\d{1,3}\.\d{1,3}) )?(.+)", re.DOTALL)
-_COLOURS = {"delivered": "green", "bounced": "red", "expired": "red", "dead-letter": "red", "deferred": "yellow", "ambiguous": "yellow"}
+_COLOURS = {
+    "delivered": "green",
+    "bounced": "red",
+    "suppressed": "red",
+    "expired": "red",
+    "dead-letter": "red",
+    "deferred": "yellow",
+    "ambiguous": "yellow",
+}
 
 
 @click.group()

@@ -18,7 +18,7 @@ from postroom_cli.command import as_json, layout, run
 from postroom_core.errors import Permanent, Unavailable
 
 SECONDS = 30.0
-FINAL = ("delivered", "bounced", "expired", "deleted", "dead-letter")
+FINAL = ("delivered", "bounced", "suppressed", "expired", "deleted", "dead-letter")
 
 
 @click.command()

@@ -17,7 +17,7 @@ from postroom_core.clock import SystemClock
 from postroom_core.errors import Permanent
 
 _UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_KINDS = ("accepted", "delivered", "deferred", "bounced", "expired", "bounced-later", "complained")
+_KINDS = ("accepted", "delivered", "deferred", "bounced", "expired", "bounced-later", "complained", "suppressed")
 _LATENCIES = ("first-attempt", "delivery")
 _TIMES = ("hour", "minute")
 
@@ -107,7 +107,7 @@ def _queue(*, json_: bool) -> None:
 
     async def ask() -> dict[str, Any]:
         async with connected(place()) as client:
-            return await client.stats()
+            return await client.stats() | {"webhooks": await client.webhooks()}
 
     found = run(ask())
     if json_:
@@ -132,3 +132,6 @@ def _queue(*, json_: bool) -> None:
                 "yes" if row["suspended"] else "",
             )
         show.out.print(table)
+    for hook in found["webhooks"]:
+        if hook["health"] in ("failing", "dead"):
+            show.warning(f"webhook {hook['name']} is {hook['health']}: {hook['last_text']}; see postroom webhooks")

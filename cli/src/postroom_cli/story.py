@@ -12,6 +12,7 @@ _WORDS = {
     "delivered": "was delivered to",
     "deferred": "could not be delivered yet to",
     "bounced": "was refused for good for",
+    "suppressed": "was not tried for",
     "expired": "was given up for",
     "ambiguous": "may have been delivered already to",
     "held": "was put on hold for",
@@ -24,7 +25,7 @@ _WORDS = {
     "dead-letter": "failed and had no sender to tell, for",
 }
 # What the catalogue of errors speaks of.
-_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "dead-letter"})
+_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "suppressed", "dead-letter"})
 
 
 def sentence(event: Event) -> str:

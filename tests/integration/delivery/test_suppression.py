@@ -37,7 +37,7 @@ def test_an_unknown_mailbox_is_suppressed_for_its_tenant_and_its_next_message_en
             found = await stub(channel).Lookup(suppression_pb2.SuppressionLookupRequest(tenant="default", domain="d", address="gone@x.example"))
             assert "no such user" in found.text
             await until_filtered(channel)
-            events = await running.until(await running.enqueue("gone@x.example", "other@x.example"), "bounced")
+            events = await running.until(await running.enqueue("gone@x.example", "other@x.example"), "suppressed")
             assert "suppression list" in events[-1].text
             assert (await sent(running, 1)) == ["other@x.example"]
             assert (await other_tenant(running)) == "delivered"

@@ -52,6 +52,8 @@ def create(api: ApiServer, kind: str, spec: dict[str, Any], name: str = "a") -> 
 
 # kind, accepted, refused, field, words of the message
 RULES: list[tuple[str, Change, Change, str, str]] = [
+    ("MailDomain", put(("webhooks",), [{"name": "a", "url": "https://h.example:8443/x?y=1", "secretRef": {"name": "s"}}]),
+     put(("webhooks",), [{"name": "a", "url": "https://192.0.2.1/x", "secretRef": {"name": "s"}}]), "spec.webhooks[0].url", "not an address"),
     ("MailDomain", put(("credentials", 0, "allowedSenders"), ["b@a.example"]), put(("credentials", 0, "allowedSenders"), ["*@b.example"]),
      "spec.credentials", "inside of domainName"),
     ("MailDomain", put(("clients", 0, "allowedSenders"), ["*@a.example"]), put(("clients", 0, "allowedSenders"), ["*@ba.example"]),

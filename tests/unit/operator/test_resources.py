@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from postroom_cli import examples
-from postroom_core.documents import Domain, Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule
+from postroom_core.documents import Domain, Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule, WebhookEvent
 from postroom_core.replyrule import MOST_PATTERN, Action, Class
 from postroom_operator import resources, schema
 from postroom_operator.plan.compile import Observed, Plan, compile_resources
@@ -152,3 +152,39 @@ def test_every_field_of_a_crd_has_a_description_and_only_known_keywords(kind: st
     root = pathlib.Path(__file__).parents[3]
     file = next(path for path in (root / "crds").glob("*.yaml") if yaml.safe_load(path.read_text())["spec"]["names"]["kind"] == kind)
     walk(yaml.safe_load(file.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"], kind, item=False)
+
+
+HOOK = "  webhooks: [{name: app, url: 'https://h.example/x', events: [Bounced], secretRef: {name: hook}}]\n"
+HOOK_SECRET = "kind: Secret\nmetadata: {name: hook}\nstringData: {secret: whsec_a2tra2tra2tra2tra2tra2tra2tra2tr}\n"
+
+
+def test_a_webhook_reaches_delivery_with_its_secrets(tmp_path: pathlib.Path) -> None:
+    found = plan(tmp_path, POOL, DOMAIN + HOOK, HOOK_SECRET.replace("}", ", previousSecret: whsec_b29vb29vb29vb29vb29vb29vb29vb29v}"))
+    assert not found.problems
+    (sender,) = [document for document in found.delivery if isinstance(document, SenderDomain)]
+    (hook,) = sender.webhooks
+    assert (hook.name, hook.url, hook.events, [secret[:8] for secret in hook.secrets]) == (
+        "app",
+        "https://h.example/x",
+        ("bounced",),
+        ["whsec_a2", "whsec_b2"],
+    )
+    assert not any("whsec" in repr(document) for document in found.delivery + found.ingress)
+    known = schema.schema("MailDomain")["properties"]["spec"]["properties"]["webhooks"]["items"]["properties"]["events"]
+    assert [event.lower() for event in known["items"]["enum"]] == list(get_args(WebhookEvent))
+
+
+@pytest.mark.parametrize(
+    ("documents", "problem"),
+    [
+        ((POOL, DOMAIN + HOOK), "spec.webhooks.0.secretRef: no Secret hook with secret: whsec_"),
+        ((POOL, DOMAIN + HOOK, HOOK_SECRET.replace("whsec_a2", "whsec_!2")), "spec.webhooks.0.secretRef: no Secret hook with secret: whsec_"),
+        ((POOL, DOMAIN + HOOK.replace("h.example", "192.0.2.1"), HOOK_SECRET), "spec.webhooks.0.url: must name a host"),
+        ((POOL, DOMAIN + HOOK.replace("https", "http"), HOOK_SECRET), "spec.webhooks.0.url: 'http://h.example/x' does not match"),
+        ((POOL, DOMAIN + HOOK.replace("h.example", "me:pw@h.example"), HOOK_SECRET), "does not match"),
+    ],
+)
+def test_a_webhook_that_cannot_work_is_told_with_its_field(tmp_path: pathlib.Path, documents: tuple[str, ...], problem: str) -> None:
+    problems = "\n".join(plan(tmp_path, *documents).problems)
+    assert problem in problems
+    assert "whsec_a2tra2" not in problems

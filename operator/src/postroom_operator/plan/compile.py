@@ -96,7 +96,10 @@ class _Compiler:
         self._plan.wanted_secrets += [(key, name) for key in compiled.wanted_secrets]
         self._plan.wanted_verifiers += compiled.wanted_verifiers
         self._plan.ingress.append(compiled.document)
-        self._plan.delivery.append(sender_domain(resource))
+        sender, problems = sender_domain(resource, self._secret)
+        for problem in problems:
+            self._problem(resource, problem)
+        self._plan.delivery.append(sender)
         self._logins(resource, compiled.logins)
         self._keys(resource)
         self._certificate(resource)

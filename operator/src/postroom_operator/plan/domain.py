@@ -15,6 +15,7 @@ from postroom_core.address import is_domain
 from postroom_core.documents import Client, ClientCertificate, Credential, Domain, SenderDomain, ServiceAccount, Verifier
 from postroom_operator.plan.findings import Lookup, Passwords, Path, Problem, SecretKey
 from postroom_operator.plan.limits import compile_limits
+from postroom_operator.plan.webhooks import compile_webhooks
 from postroom_operator.resources import Resource
 
 REPORTS = "reports"
@@ -37,10 +38,14 @@ def pool_of(resource: Resource) -> str:
     return f"{reference.get('namespace', resource.namespace)}/{reference['name']}"
 
 
-def sender_domain(resource: Resource) -> SenderDomain:
-    """The document that delivery reads."""
+def sender_domain(resource: Resource, secret: Lookup) -> tuple[SenderDomain, tuple[Problem, ...]]:
+    """The document that delivery reads, and what is wrong with what it lacks. `secret` finds the Secrets of webhooks."""
     spec = resource.spec
-    return SenderDomain(name=spec["domainName"], tenant=resource.namespace, signed="dkim" in spec, return_path=return_path(spec))
+    problems: list[Problem] = []
+    webhooks = compile_webhooks(resource, secret, problems)
+    signed = "dkim" in spec
+    document = SenderDomain(name=spec["domainName"], tenant=resource.namespace, signed=signed, return_path=return_path(spec), webhooks=webhooks)
+    return document, tuple(problems)
 
 
 def return_path(spec: Mapping[str, Any]) -> str:

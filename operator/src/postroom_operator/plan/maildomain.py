@@ -11,6 +11,7 @@ from postroom_operator.plan.directory import document_secret
 from postroom_operator.plan.dkim import Key, Policy, Rotation, Seen, State
 from postroom_operator.plan.dns import DnsRecord
 from postroom_operator.plan.domain import CompiledDomain
+from postroom_operator.plan.findings import Problem
 from postroom_operator.plan.names import Object, Owner, make, workload
 from postroom_operator.plan.tls import Found
 
@@ -51,6 +52,7 @@ class Facts:
     certificate: Found
     pool: str  # the pool's workload
     senders: SenderDomain
+    webhook_problems: tuple[Problem, ...] = ()
     before: Object = field(default_factory=dict)  # the status that stands there: what was seen before a restart counts until the next look
 
 
@@ -107,12 +109,20 @@ def _split(record: DnsRecord) -> str:
 
 def observe(facts: Facts) -> list[Condition]:
     """The conditions of an accepted MailDomain, without Ready."""
-    return [Condition("Accepted", "True", "Accepted"), _credentials(facts), _keys(facts), _dns(facts), _tls(facts), _rotating(facts)]
+    return [
+        Condition("Accepted", "True", "Accepted"),
+        _credentials(facts),
+        _keys(facts),
+        _dns(facts),
+        _tls(facts),
+        _rotating(facts),
+        _webhooks(facts),
+    ]
 
 
 def refused(accepted: Condition) -> list[Condition]:
     """The conditions of one that is not."""
-    names = ("CredentialsReady", "KeysReady", "DNSReady", "TLSReady", "DKIMRotating")
+    names = ("CredentialsReady", "KeysReady", "DNSReady", "TLSReady", "DKIMRotating", "WebhooksReady")
     return [accepted, *(Condition(name, "Unknown", "NotAccepted") for name in names)]
 
 
@@ -170,6 +180,13 @@ def _rotating(facts: Facts) -> Condition:
         return Condition("DKIMRotating", "False", "Unsigned")
     busy = facts.rotation.reason in ("WaitingForDNS", "WaitingForSigners", "PublishTimeout")
     return Condition("DKIMRotating", "True" if busy else "False", facts.rotation.reason, facts.rotation.message)
+
+
+def _webhooks(facts: Facts) -> Condition:
+    """Whether they are in force, not whether their targets answer: delivery tells that. Mail does not wait for them, so Ready does not either."""
+    if facts.webhook_problems:
+        return Condition("WebhooksReady", "False", "Invalid", "; ".join(map(str, facts.webhook_problems)))
+    return Condition("WebhooksReady", "True", "InForce" if facts.senders.webhooks else "None")
 
 
 def status(facts: Facts, rotation_policy: Policy | None) -> Object:

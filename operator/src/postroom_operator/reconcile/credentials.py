@@ -17,6 +17,7 @@ from postroom_operator.plan import directory
 from postroom_operator.plan.credentials import Held
 from postroom_operator.plan.findings import Passwords, SecretKey
 from postroom_operator.plan.names import CREDENTIAL, Object, Owner, bounded, decoded
+from postroom_operator.plan.webhooks import KEYS
 from postroom_operator.reconcile import hardwork
 from postroom_operator.reconcile.world import World
 from postroom_operator.resources import Secret
@@ -75,6 +76,8 @@ async def gather(world: World, owner: Owner, spec: Object) -> Gathered:
             gathered.missing.append(f"Secret {where}: {error}; {told}")
             continue
         await _take(world, owner, entry, (secret, known.get(entry["name"])), gathered)
+    for entry in spec.get("webhooks", []):
+        await _webhook(world, owner, entry["secretRef"]["name"], gathered)
     world.held[owner.uid] = gathered.held
     return gathered
 
@@ -157,3 +160,15 @@ async def _authority(world: World, owner: Owner, name: str, gathered: Gathered) 
         return
     if secret is not None:
         gathered.secrets[owner.namespace, name] = Secret(name, owner.namespace, {"ca.crt": decoded(secret).get("ca.crt", "")})
+
+
+async def _webhook(world: World, owner: Owner, name: str, gathered: Gathered) -> None:
+    """The Secret that signs a webhook. One that is absent or may not be read is told by the plan: mail does not wait for it."""
+    try:
+        secret = await read(world, owner.namespace, name)
+    except Forbidden as error:
+        log.warning("the Secret of a webhook cannot be read", secret=f"{owner.namespace}/{name}", reason=str(error))
+        return
+    if secret is not None:
+        data = decoded(await labelled(world, secret))
+        gathered.secrets[owner.namespace, name] = Secret(name, owner.namespace, {key: data[key] for key in KEYS if key in data})

@@ -104,6 +104,7 @@ class MailDomains:
         world, spec = self._world, found["spec"]
         gathered = await credentials.gather(world, owner, spec)
         compiled = compile_domain(resource_of(found), gathered.secrets.get, gathered.passwords)
+        senders, webhook_problems = sender_domain(resource_of(found), gathered.secrets.get)
         metadata = pool["metadata"]
         target = world.places.delivery_target(metadata["namespace"], metadata["name"])
         compiled.document = compiled.document.model_copy(update={"delivery_target": target})
@@ -133,7 +134,8 @@ class MailDomains:
             cert_manager=cert_manager,
             certificate=await tls.find(world, owner, found, cert_manager=cert_manager),
             pool=workload(metadata["namespace"], metadata["name"], world.settings.platform_namespace),
-            senders=sender_domain(resource_of(found)),
+            senders=senders,
+            webhook_problems=webhook_problems,
             before=found.get("status", {}),
         )
         wake_in = min(gathered.wake_in, every, rotation.wake_in if rotation is not None else IDLE_CHECK)

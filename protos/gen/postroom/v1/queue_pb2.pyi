@@ -298,7 +298,7 @@ class Event(_message.Message):
     message_id: _builtins.str
     recipient: _builtins.str
     kind: _builtins.str
-    """accepted, deferred, delivered, bounced, expired, ambiguous, held, released, retried, deleted, dead-letter, bounced-later, complained, reported"""
+    """accepted, deferred, delivered, bounced, expired, ambiguous, held, released, retried, deleted, dead-letter, bounced-later, complained, reported, suppressed"""
     code: _builtins.int
     """of the SMTP reply, 0 when there was none"""
     enhanced: _builtins.str

@@ -1,10 +1,11 @@
 """The directory's documents: what MailDomain and SendingPool are compiled to, one JSON document per domain, pool, key set and certificate.
 
 Made by the operator's plan (in a cluster and on one machine alike), read by the services. Each service gets only its own kinds: ingress
-Domain and Certificate, signer KeySet, delivery Pool and SenderDomain. No document but KeySet, Certificate and Pool (smart-host passwords) holds
-a secret; credentials are verifiers, never passwords.
+Domain and Certificate, signer KeySet, delivery Pool and SenderDomain. KeySet, Certificate, Pool (smart-host passwords) and SenderDomain (secrets
+of webhooks) hold secrets, no other document does; credentials are verifiers, never passwords.
 """
 
+import base64
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -111,14 +112,36 @@ class Domain(Document):
     limits: Limits = Limits()
 
 
+WebhookEvent = Literal["delivered", "deferred", "bounced", "complained", "suppressed"]
+
+
+class Webhook(Document):
+    """Who is told what happens to a domain's mail. `secrets` sign (`whsec_BASE64`): two while one replaces another."""
+
+    name: str
+    url: str = Field(repr=False)  # its path may be a secret
+    events: tuple[WebhookEvent, ...]
+    secrets: tuple[str, ...] = Field(repr=False, min_length=1)
+
+
+def webhook_key(secret: str) -> bytes:
+    """The octets of `whsec_BASE64`. Raises ValueError for what is none or has not 24 to 64 octets, as Standard Webhooks demand."""
+    prefix, _, text = secret.partition("_")
+    octets = base64.b64decode(text, validate=True)
+    if prefix != "whsec" or not 24 <= len(octets) <= 64:
+        raise ValueError("not whsec_ and 24 to 64 octets in base64")
+    return octets
+
+
 class SenderDomain(Document):
-    """A MailDomain as delivery needs it, for the messages that it makes itself."""
+    """A MailDomain as delivery needs it, for the messages that it makes itself, and for who is told of its mail."""
 
     kind: Literal["sender"] = "sender"
     name: str
     tenant: str
     signed: bool
     return_path: str = ""  # the reverse-path of its mail; "" leaves the client's
+    webhooks: tuple[Webhook, ...] = ()
 
 
 class Certificate(Document):

@@ -7,13 +7,14 @@ import ipaddress
 import os
 import secrets
 import sys
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 
-from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc, webhooks_pb2_grpc
 from postroom_core import http, rpc
-from postroom_core.clock import Clock, SystemClock
+from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
 from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
@@ -29,13 +30,15 @@ from postroom_delivery.servicer import QueueServicer, SpoolServicer
 from postroom_delivery.settings import Settings
 from postroom_delivery.signing import Signing
 from postroom_delivery.sites import Sites
-from postroom_delivery.spool.interface import LEASE_MS, Memory
+from postroom_delivery.spool.interface import LEASE_MS
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.sts_policies import StsPolicies, fetcher
 from postroom_delivery.suppression import Suppressions
 from postroom_delivery.suppression_servicer import SuppressionServicer
 from postroom_delivery.targets import Lookups, Targets
 from postroom_delivery.verp import Verp
+from postroom_delivery.webhook_sender import Webhooks
+from postroom_delivery.webhooks_servicer import WebhooksServicer
 from postroom_delivery.worker import Parts, Worker
 
 log = structlog.get_logger(__name__)
@@ -67,13 +70,21 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         suppressions = Suppressions(spool, clock)
         verp = Verp(spool, clock)
-        parts = Parts(spool, pools, sites, _hops(settings, resolver, spool, clock), clock, settings.hostname, signing, suppressions, verp)
+        may_dial = _may_dial(settings)
+        strangers = https.Https(resolver, may_dial, https.context(settings.ca_file))
+        webhooks = Webhooks(spool, strangers, clock)
+        directory.subscribe(webhooks.replace)
+        policies = StsPolicies(resolver, fetcher(strangers, settings.mta_sts_port), spool, clock)
+        targets = Targets(Lookups(resolver, policies, spool), settings.hostname, settings.remote_smtp_port, may_dial, clock)
+        hops = Hops(targets, HopSettings(settings.hostname, settings.ca_file), clock)
+        parts = Parts(spool, pools, sites, hops, clock, settings.hostname, signing, suppressions, verp)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
             spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
             suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, pools, clock, verp), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
+            webhooks_pb2_grpc.add_WebhooksServicer_to_server(WebhooksServicer(spool, webhooks, clock), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 
         side_door = http.application(lambda: spool.fault() if directory.snapshot.version else "no directory yet")
@@ -83,6 +94,7 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         if counting is not None:
             tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))
         tasks.append(asyncio.create_task(supervised("suppression", suppressions.follow)))
+        tasks.append(asyncio.create_task(supervised("webhooks", webhooks.run)))
         stack.push_async_callback(_cancel, tasks)
         await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS, tls=settings.grpc_tls))
         log.info("delivery is serving", spool=spool.name, holder=holder)
@@ -97,13 +109,9 @@ async def _signer(settings: Settings, stack: contextlib.AsyncExitStack) -> Signe
     return SignerClient(await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls)))
 
 
-def _hops(settings: Settings, resolver: Resolver, memory: Memory, clock: Clock) -> Hops:
+def _may_dial(settings: Settings) -> Callable[[str], bool]:
     allowed, refused = ([ipaddress.ip_network(text) for text in texts] for texts in (settings.allowed_mx_networks, settings.refused_mx_networks))
-    may_dial = functools.partial(routing.may_dial, allowed=allowed, refused=refused)
-    policy_hosts = https.Https(resolver, may_dial, https.context(settings.ca_file))
-    policies = StsPolicies(resolver, fetcher(policy_hosts, settings.mta_sts_port), memory, clock)
-    targets = Targets(Lookups(resolver, policies, memory), settings.hostname, settings.remote_smtp_port, may_dial, clock)
-    return Hops(targets, HopSettings(settings.hostname, settings.ca_file), clock)
+    return functools.partial(routing.may_dial, allowed=allowed, refused=refused)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

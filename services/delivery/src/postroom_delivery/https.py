@@ -1,4 +1,4 @@
-"""HTTPS to hosts that strangers name: MTA-STS policies and reports. Thin: one request, bounded in octets and time, no redirect, no cookie, no proxy.
+"""HTTPS to hosts that strangers name: MTA-STS policies and webhooks. Thin: one request, bounded in octets and time, no redirect, no cookie, no proxy.
 
 P8: the name is resolved once, by delivery's own resolver; each address is vetted, and what was vetted is what is dialled (A15). A host that is an
 address literal is refused, because nothing but a name can have a certificate that says something.
@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import aiohttp
 import certifi
@@ -46,6 +46,18 @@ class Https:
                 if response.content_type != content_type:
                     raise Transient(f"{url.host} sent {response.content_type[:50]}, not {content_type}")
                 return await _bounded(response, limit)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise Transient(_reason(url, error)) from error
+
+    async def post(self, url: URL, content: bytes, headers: Mapping[str, str], *, seconds: float) -> tuple[int, str]:
+        """(status, Retry-After) of the answer, whose body is not read. Raises Transient with the reason when there is none within `seconds`."""
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._session(url) as session,
+                session.post(url, data=content, headers=headers, allow_redirects=False) as response,
+            ):
+                return response.status, response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise Transient(_reason(url, error)) from error
 

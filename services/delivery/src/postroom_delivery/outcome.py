@@ -34,9 +34,10 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """Never."""
+    """Never. `suppressed`: not even tried, because of the suppression list."""
 
     cause: Cause
+    suppressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

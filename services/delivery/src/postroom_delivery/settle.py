@@ -91,7 +91,7 @@ def _one(message: ClaimedMessage, claim: Claim, judged: Judged, context: Context
         case Deferred():
             return _deferred(message, claim, outcome, context, slowly=judged.action is Action.RETRY_SLOWLY)
         case Bounced():
-            kind = "expired" if outcome.cause.status == LATE else "bounced"
+            kind = "expired" if outcome.cause.status == LATE else "suppressed" if outcome.suppressed else "bounced"
             settlement, report = _failed(message.reverse_path, claim, outcome.cause, kind, context)
             if judged.action is Action.SUPPRESS and message.reverse_path:
                 settlement = replace(settlement, suppress=_suppression(message, claim, outcome.cause, context))

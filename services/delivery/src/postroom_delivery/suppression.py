@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from postroom_core.clock import Clock
 from postroom_core.suppression import Filter, Key, keys, normal
 from postroom_delivery.classify import Class
-from postroom_delivery.outcome import Bounced, never
+from postroom_delivery.outcome import Bounced, Cause
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Claim, ClaimedMessage, Suppression, SuppressionFilter
 
@@ -96,7 +96,7 @@ class Suppressions:
 
 def refusal(entry: Suppression) -> Bounced:
     """What a suppressed recipient comes to."""
-    return never("5.7.1", text(entry), Class.POLICY)
+    return Bounced(Cause("5.7.1", text(entry), Class.POLICY), suppressed=True)
 
 
 def text(entry: Suppression) -> str:

@@ -30,7 +30,7 @@ ASSETS = {
     name: ((importlib.resources.files("postroom_web") / "assets" / name).read_bytes(), kind)
     for name, kind in (("style.css", "text/css"), ("page.js", "text/javascript"), ("icon.svg", "image/svg+xml"))
 }
-_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "dead-letter"})
+_FAILURES = frozenset({"deferred", "bounced", "expired", "bounced-later", "suppressed", "dead-letter"})
 
 
 def when(ms: int) -> str:
@@ -103,6 +103,7 @@ async def overview(queue: Queue, now: int) -> dict[str, Any]:
         "live": plots.lines("Last hour, per minute", live, [when(at)[11:16] for at in minutes]),
         "day": plots.lines("Last 24 hours, per hour", day, [when(at)[11:16] for at in hours]),
         "causes": _causes(causes),
+        "webhooks": [hook for hook in await queue.webhooks() if hook["health"] in ("failing", "dead")],
         "bar": plots.bar,
     }
 
@@ -218,6 +219,7 @@ async def domain(found: Queue, name: str, now: int) -> dict[str, Any]:
         "causes": _causes(await counted(found, since, now + 1, ["class"], where)),
         "credentials": [(row["values"][0], _counts(row), row["latencies"].get("delivery")) for row in credentials],
         "campaigns": [(row["values"][0], _counts(row)) for row in campaigns if row["values"][0]],
+        "webhooks": await found.webhooks(name),
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Protocol
 
 from postroom_core.reply import Reply
+from postroom_delivery.spool.hooks import HookEvent, HookState
 from postroom_delivery.spool.model import (
     Backlog,
     Batch,
@@ -61,7 +62,29 @@ class RollUps(Protocol):
         """Drops what is older than is kept."""
 
 
-class Spool(Memory, RollUps, Protocol):
+class Hooks(Protocol):
+    """Webhooks: events in their order for those who are told of them, how far each has been told, and who tells. See postroom_delivery.webhooks."""
+
+    async def hold_duty(self, now: int, name: str, lasts_ms: int) -> bool:
+        """Takes or renews what exactly one process does, for so long from now (not above 0: gives it back); False while another has it."""
+
+    async def hook(self, name: str) -> HookState:
+        """Of a target; a new one begins with what happens from now on."""
+
+    async def hooks(self) -> list[HookState]:
+        """Of every target that there ever was."""
+
+    async def hook_events(self, after: int) -> list[HookEvent]:
+        """The next page of events of all domains in the order of their numbers."""
+
+    async def move_hook(self, duty: str, state: HookState) -> bool:
+        """Keeps the state; False, and nothing is changed, when another process has the duty now."""
+
+    async def hook_backlog(self, after: int, domain: str) -> list[tuple[str, int, int]]:
+        """(kind, how many, time of the first) of a domain's events after this one; see postroom_delivery.spool.hooks.MOST_BACKLOG."""
+
+
+class Spool(Memory, RollUps, Hooks, Protocol):
     """See the module's text for the order of calls.
 
     `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a

@@ -38,6 +38,7 @@ from postroom_delivery.spool.model import (
     makes_work,
 )
 from postroom_delivery.spool.postgres_group import Group
+from postroom_delivery.spool.postgres_hooks import PostgresHooks
 from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Connection, Link, Lost, Transaction, connect
 from postroom_delivery.spool.postgres_migrate import LOCK, migrate
 from postroom_delivery.spool.postgres_notify import listening
@@ -54,7 +55,7 @@ START_SECONDS = 60.0
 AGAIN_SECONDS = 1.0
 
 
-class PostgresSpool:
+class PostgresSpool(PostgresHooks):
     """See postroom_delivery.spool.interface.Spool."""
 
     def __init__(self, link: Link, name: str, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:

@@ -40,6 +40,7 @@ from postroom_delivery.spool.model import (
     makes_work,
 )
 from postroom_delivery.spool.sqlite_accept import SQL
+from postroom_delivery.spool.sqlite_hooks import SqliteHooks
 from postroom_delivery.spool.sqlite_migrate import migrate
 from postroom_delivery.spool.writer import Writer
 
@@ -51,7 +52,7 @@ SWEEP = 500
 LEAST_FREE = 64 * 1024 * 1024
 
 
-class SqliteSpool:
+class SqliteSpool(SqliteHooks):
     """See postroom_delivery.spool.interface.Spool."""
 
     def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:
@@ -74,6 +75,10 @@ class SqliteSpool:
         result = await self._writer.submit(operation)
         self.changed.set()
         return result
+
+    async def _submit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """For everything else."""
+        return await self._writer.submit(operation)
 
     async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -279,7 +284,7 @@ async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: Limi
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection, str(path))
             connection.execute("BEGIN IMMEDIATE")
-            for statement in ("delete_orphans", "no_stagings", "delete_empty_tally"):
+            for statement in ("delete_orphans", "no_stagings", "delete_empty_tally", "delete_duties"):
                 connection.execute(SQL[statement])
             sqlite_claim.recover(connection, now, sqlite_accept.NEVER)
             connection.execute("COMMIT")

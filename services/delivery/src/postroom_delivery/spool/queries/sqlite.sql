@@ -23,6 +23,10 @@ INSERT INTO staging (message) VALUES (?) ON CONFLICT DO NOTHING;
 -- name: staging_ends
 DELETE FROM staging WHERE message = ?;
 
+-- name: delete_duties
+-- Of processes that are gone: this one has the spool alone.
+DELETE FROM duty;
+
 -- name: delete_orphans
 -- Chunks whose accept never came: only safe while nobody stages, that is at the start.
 DELETE FROM body WHERE message IN (SELECT message FROM staging) AND NOT EXISTS (SELECT 1 FROM message WHERE id = body.message);
