@@ -139,3 +139,30 @@ def test_four_processes_with_one_limit_have_the_limit_and_not_four_times_it(post
             assert wanted * 0.98 <= sent <= wanted * 1.02
 
     asyncio.run(scenario())
+
+
+def test_a_destination_with_an_old_backlog_does_not_get_every_free_connection(engine: Opener, tmp_path: pathlib.Path) -> None:
+    """Its mail has been due for longer than that of the other one, which has been waiting in the line since its own came."""
+
+    async def scenario(spool: Spool) -> None:
+        for number in range(3):
+            await spool.accept(message(f"m{number}", recipients=(NewRecipient("b@old.example", "old.example"),)), (0, b"body"))
+        first = await claim_one(spool, 10)
+        assert first.key.destination == "old.example"
+        assert (await spool.claim(10, 1, ()))[0] == []  # no connection is free
+        await spool.accept(message("m9", received_at=11, recipients=(NewRecipient("b@new.example", "new.example"),)), (0, b"body"))
+        await spool.release_slot(12, first, 0)
+        assert [(await claim_one(spool, 13)).key.destination for _ in range(2)] == ["new.example", "old.example"]
+
+    run(engine, tmp_path, scenario, Limits(1, None, 1))
+
+
+def test_tenants_of_one_destination_take_turns_by_small_batches(engine: Opener, tmp_path: pathlib.Path) -> None:
+    async def scenario(spool: Spool) -> None:
+        for tenant, count in (("noisy", 50), ("quiet", 2)):
+            for number in range(count):
+                await spool.accept(message(f"{tenant}{number:02}", tenant), (0, b"body"))
+        batches = [await claim_one(spool, now) for now in (1, 2, 3)]
+        assert [(batch.messages[0].tenant, len(batch.messages)) for batch in batches] == [("noisy", 10), ("quiet", 2), ("noisy", 10)]
+
+    run(engine, tmp_path, scenario, Limits(5, None, 100))

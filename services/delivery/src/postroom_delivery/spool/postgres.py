@@ -148,7 +148,7 @@ class PostgresSpool(PostgresHooks):
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
         async def work(transaction: Transaction) -> None:
             until = blocked_until + transaction.now - now if blocked_until > now else 0
-            await transaction.fetch("block_destination", batch.key.pool, batch.key.destination, until)
+            await transaction.fetch("block_destination", batch.key.pool, batch.key.destination, until, transaction.now)
             await transaction.fetch("delete_slot", batch.slot)
 
         await self._link.run(now, work, lazy=True)

@@ -19,7 +19,7 @@ from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDet
 from postroom_delivery.spool.postgres_link import Transaction
 from postroom_delivery.spool.rows import claimed_message
 from postroom_delivery.spool.sqlite_accept import NEVER
-from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_RECIPIENTS, INLINE_BODY, POOL_FULL_MS
+from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_MESSAGES, BATCH_RECIPIENTS, INLINE_BODY, POOL_FULL_MS
 
 # What other processes have locked is due but not ours: look again after this long instead of at once.
 BUSY_MS = 50
@@ -102,7 +102,7 @@ class Claiming:
                     continue
                 pools[visit.key.pool] = pools.get(visit.key.pool, 0) + 1
             visit.bucket = limits.refill(visit.bucket, visit.rate, self._now)
-            visit.allowed = max(0, min(visit.limit.batch, limits.available(visit.bucket)))
+            visit.allowed = max(0, min(visit.limit.batch, BATCH_MESSAGES, limits.available(visit.bucket)))
             if not visit.allowed:
                 visit.wait_until = self._now + limits.wait_ms(visit.bucket, visit.rate)
 

@@ -19,6 +19,8 @@ from postroom_delivery.spool.sqlite_accept import NEVER, SQL, insert_event, turn
 INLINE_BODY = 64 * 1024
 # One batch holds at most this much, so that all connections together stay within tens of MiB.
 BATCH_BYTES = 512 * 1024
+# Messages in one batch. A connection carries more by asking again; only then the next tenant has its turn, and a worker is one of two hundred.
+BATCH_MESSAGES = 10
 # RFC 5321 section 4.5.3.1.8: every server takes 100 recipients in one transaction.
 BATCH_RECIPIENTS = 100
 # How soon a destination is looked at again that found no connection left in its pool.
@@ -73,7 +75,7 @@ class Claiming:
             return None
         rate = limits.per_second(limit.rate, factor)
         bucket = limits.refill(bucket, rate, self._now)
-        allowed = min(limit.batch, limits.available(bucket), self._ledger.available(limit.budgets))
+        allowed = min(limit.batch, BATCH_MESSAGES, limits.available(bucket), self._ledger.available(limit.budgets))
         if allowed < 1:
             self._visit_again(key, self._now + max(self._wait_ms(bucket, rate), self._ledger.wait_ms(limit.budgets)), bucket)
             return None
@@ -183,5 +185,5 @@ def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:
             insert_event(connection, now, message, address, attempts + 1, EventDetail("ambiguous", text=text, classification="network"))
     for slot, pool, destination in connection.execute(SQL["expired_slots"], (ended_before,)).fetchall():
         connection.execute(SQL["delete_slot"], (slot,))
-        connection.execute(SQL["block_destination"], {"until": 0, "pool": pool, "destination": destination})
+        connection.execute(SQL["block_destination"], {"until": 0, "now": now, "pool": pool, "destination": destination})
     return len(rows)

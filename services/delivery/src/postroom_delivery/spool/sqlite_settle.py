@@ -128,7 +128,7 @@ def release_slot(connection: sqlite3.Connection, now: int, slot: int, key: Key, 
     """See Spool.release_slot."""
     connection.execute(SQL["delete_slot"], (slot,))
     until = blocked_until if blocked_until > now else 0
-    connection.execute(SQL["block_destination"], {"until": until, "pool": key.pool, "destination": key.destination})
+    connection.execute(SQL["block_destination"], {"until": until, "now": now, "pool": key.pool, "destination": key.destination})
 
 
 def sweep(connection: sqlite3.Connection, before: int, limit: int) -> int:

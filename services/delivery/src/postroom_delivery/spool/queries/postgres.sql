@@ -195,9 +195,10 @@ SELECT next_at FROM destination WHERE next_at IS NOT NULL AND NOT suspended ORDE
 DELETE FROM slot WHERE id = $1;
 
 -- name: block_destination
--- Blocks until $3, and lets the destination be looked at again: its lanes say when there is work.
+-- Blocks until $3, and lets the destination be looked at again: its lanes say when there is work. Work that has been due for long does not bring it
+-- before others that wait: it keeps its place in the line, or goes to the end, which is $4.
 UPDATE destination SET blocked_until = greatest(blocked_until, $3), next_at = (
-  SELECT greatest(destination.blocked_until, $3, min(next_due)) FROM lane
+  SELECT greatest(destination.blocked_until, $3, min(next_due), least(coalesce(destination.next_at, $4), $4)) FROM lane
   WHERE lane.pool = $1 AND lane.destination = $2 AND next_due < 9223372036854775807 HAVING min(next_due) IS NOT NULL)
 WHERE pool = $1 AND name = $2;
 

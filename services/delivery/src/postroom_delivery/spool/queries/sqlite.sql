@@ -156,9 +156,11 @@ UPDATE message SET headers = x'' WHERE id = ?;
 DELETE FROM slot WHERE id = ?;
 
 -- name: block_destination
--- Blocks with `until`, and lets the destination be looked at again: its lanes say when there is work.
+-- Blocks with `until`, and lets the destination be looked at again: its lanes say when there is work. Work that has been due for long does not bring it
+-- before others that wait: it keeps its place in the line, or goes to the end.
 UPDATE destination SET blocked_until = max(blocked_until, :until),
-  next_at = (SELECT max(blocked_until, :until, min(next_due)) FROM lane WHERE lane.pool = destination.pool AND lane.destination = destination.name AND next_due < 9223372036854775807)
+  next_at = (SELECT max(blocked_until, :until, min(next_due), min(coalesce(next_at, :now), :now)) FROM lane
+    WHERE lane.pool = destination.pool AND lane.destination = destination.name AND next_due < 9223372036854775807)
 WHERE pool = :pool AND name = :destination;
 
 -- name: unblock_destination
