@@ -7,7 +7,7 @@ Prints a table and writes JSON. Measured are:
 - throughput and CPU at that depth: each delivery is followed by one accept, so the depth stays; a thousand rows are as good as an empty queue;
 - claims, settlements and accepts by themselves, directly at the engine, where the depth would show first;
 - memory of the process, size of the spool on the disk;
-- every way to ask and to act, while the process delivers. An action on many is answered in parts, see ActResponse; what counts is the slowest.
+- every way to ask and to act, after the deliveries were suspended. An action on many is answered in parts; the slowest part counts.
 
 Name server and sink are in the process of the bench and cost the same at every depth. Figures of different depths compare; absolute ones belong to
 the machine.
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))  # the PostgreSQL server of the tests
 
@@ -39,6 +39,8 @@ from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import Batch, EventDetail, Limits, Settlement, State
 from postroom_delivery.spool.opening import open_spool
 
+T = TypeVar("T")
+Act = queue_pb2.ActRequest
 Figures = dict[str, float]
 WARM_SECONDS = 2.0
 START_SECONDS = 120.0
@@ -47,6 +49,7 @@ SAMPLE_SECONDS = 0.2
 MANY = Group(1000, "many", tenant="many", suspended=True)
 RARE = Group(10, "rare", tenant="rare", sender="rare@d.example", suspended=True)
 CYCLES = 40
+LONG_SECONDS = 15.0
 
 
 class Count:
@@ -63,7 +66,7 @@ class Count:
 
 async def started(running: World, count: Count) -> Figures:
     """Starts the process; seconds until it answers and until the first message has arrived."""
-    began = time.monotonic()
+    began, before = time.monotonic(), cpu_seconds(running.pids())
     running.start()
     async with rpc.connect(running.target) as channel:
         await asyncio.wait_for(channel.channel_ready(), START_SECONDS)
@@ -71,7 +74,8 @@ async def started(running: World, count: Count) -> Figures:
     async with asyncio.timeout(START_SECONDS):
         while not count.messages:
             await asyncio.sleep(0.01)
-    return {"answers after, s": answers, "first delivery after, s": count.first_at - began}
+    cpu = cpu_seconds(running.pids()) - before
+    return {"answers after, s": answers, "first delivery after, s": count.first_at - began, "CPU to the first delivery, s": cpu}
 
 
 async def throughput(running: World, count: Count, seconds: float) -> Figures:
@@ -138,64 +142,77 @@ async def _cycle(spool: Spool, first: Batch, timed: Callable[[str, Awaitable[Any
         await timed("accept", asyncio.gather(*accepts), count * 2)
 
 
-async def questions(running: World) -> tuple[Figures, Figures]:
-    """Seconds of each way to ask and to act: of one answer, and of what is answered in parts the slowest; and recipients a second of long actions."""
-    found: Figures = {}
-    rates: Figures = {}
+class Asking:
+    """Times questions and actions: seconds that passed, and seconds of CPU of delivery and database; nothing is delivered meanwhile."""
+
+    def __init__(self, running: World, channel: Any) -> None:
+        self._running = running
+        self._queue = queue_pb2_grpc.QueueStub(channel)
+        self.passed: Figures = {}
+        self.cpu: Figures = {}
+        self.rates: Figures = {}
+
+    async def _timed(self, name: str, call: Awaitable[T]) -> T:
+        began, before = time.monotonic(), cpu_seconds(self._running.pids())
+        result = await call
+        self.passed[name] = max(self.passed.get(name, 0.0), time.monotonic() - began)
+        self.cpu[name] = max(self.cpu.get(name, 0.0), cpu_seconds(self._running.pids()) - before)
+        return result
+
+    async def stats(self) -> None:
+        await self._timed("stats", self._queue.Stats(queue_pb2.StatsRequest(), timeout=120))
+
+    async def suspend(self) -> None:
+        request = queue_pb2.SuspendDestinationRequest(pool=POOL, destination="mx:d0.test", suspended=True)
+        await self._timed("suspend", self._queue.SuspendDestination(request, timeout=120))
+
+    async def ls(self, name: str, **which: Any) -> None:
+        await self._timed(f"ls {name}".strip(), self._queue.List(queue_pb2.ListRequest(limit=100, **which), timeout=120))
+
+    async def act(self, name: str, action: Act.Action.ValueType, **which: Any) -> None:
+        """Of what is answered in parts the slowest part counts; what takes longer than LONG_SECONDS is left there."""
+        changed, after, began = 0, "", time.monotonic()
+        while time.monotonic() - began < LONG_SECONDS:
+            request = Act(action=action, all=True, filter=queue_pb2.ListRequest(**which), after=after)
+            response = await self._timed(name, self._queue.Act(request, timeout=120))
+            changed, after = changed + response.changed, response.next
+            if not after:
+                break
+        self.rates[f"{name}, recipients a second"] = changed / (time.monotonic() - began)
+
+
+async def questions(running: World) -> Asking:
+    """Every way to ask and to act."""
     async with rpc.connect(running.target) as channel:
-        queue = queue_pb2_grpc.QueueStub(channel)
-
-        async def ask(name: str, **which: Any) -> None:
-            began = time.monotonic()
-            await queue.List(queue_pb2.ListRequest(limit=100, **which), timeout=60)
-            found[f"ls {name}".strip()] = time.monotonic() - began
-
-        async def act(name: str, action: queue_pb2.ActRequest.Action.ValueType, **which: Any) -> None:
-            slowest, changed, after, began = 0.0, 0, "", time.monotonic()
-            while True:
-                part = time.monotonic()
-                request = queue_pb2.ActRequest(action=action, all=True, filter=queue_pb2.ListRequest(**which), after=after)
-                response = await queue.Act(request, timeout=120)
-                slowest, changed, after = max(slowest, time.monotonic() - part), changed + response.changed, response.next
-                if not after or time.monotonic() - began > 20:
-                    break
-            found[f"{name}, {changed} recipients"] = slowest
-            if changed > MANY.rows:
-                rates[f"{name}, recipients a second"] = changed / (time.monotonic() - began)
-
+        asking = Asking(running, channel)
+        await asking.suspend()
+        await asyncio.sleep(WARM_SECONDS)
         for _ in range(3):
-            began = time.monotonic()
-            await queue.Stats(queue_pb2.StatsRequest(), timeout=60)
-            found["stats"] = max(found.get("stats", 0), time.monotonic() - began)
-        await ask("")
-        await ask("--domain of nearly all", domain="d0.example")
-        await ask("--domain rare", domain="rare0.example")
-        await ask("--domain of none", domain="absent.example")
-        await ask("--sender rare", sender="rare@d.example")
-        await ask("--sender of none", sender="absent@d.example")
-        await ask("--tenant rare", tenant="rare")
-        await ask("--destination rare", destination="mx:rare0.test")
-        await ask("--class of none", last_class="greylist")
-        await ask("--state held", states=["held"])
-        await ask("--state bounced", states=["bounced"])
-        await ask("--older than all", received_before_ms=1)
-        rare, many = {"domain": "rare0.example"}, {"destination": "mx:many0.test"}
-        for name, which in (("rare", rare), ("a destination", many)):
-            await act(f"hold --all {name}", queue_pb2.ActRequest.HOLD, **which)
-            await act(f"release --all {name}", queue_pb2.ActRequest.RELEASE, **which)
-            await act(f"retry --all {name}", queue_pb2.ActRequest.RETRY, **which)
-        await act("bounce --all rare", queue_pb2.ActRequest.BOUNCE, **rare)
-        await act("bounce --all a destination", queue_pb2.ActRequest.BOUNCE, **many)
-        began = time.monotonic()
-        await queue.SuspendDestination(queue_pb2.SuspendDestinationRequest(pool=POOL, destination="mx:d0.test", suspended=True), timeout=60)
-        found["suspend"] = time.monotonic() - began
-        await act("hold --all", queue_pb2.ActRequest.HOLD)
-        await act("release --all", queue_pb2.ActRequest.RELEASE)
-    return found, rates
+            await asking.stats()
+        await asking.ls("")
+        await asking.ls("--domain of nearly all", domain="d0.example")
+        await asking.ls("--domain rare", domain="rare0.example")
+        await asking.ls("--domain of none", domain="absent.example")
+        await asking.ls("--sender rare", sender="rare@d.example")
+        await asking.ls("--sender of none", sender="absent@d.example")
+        await asking.ls("--tenant rare", tenant="rare")
+        await asking.ls("--destination rare", destination="mx:rare0.test")
+        await asking.ls("--class of none", last_class="greylist")
+        await asking.ls("--state held", states=["held"])
+        await asking.ls("--state bounced", states=["bounced"])
+        await asking.ls("--older than all", received_before_ms=1)
+        for name, which in (("rare", {"domain": "rare0.example"}), ("of a destination", {"destination": "mx:many0.test"})):
+            await asking.act(f"hold --all {name}", Act.HOLD, **which)
+            await asking.act(f"release --all {name}", Act.RELEASE, **which)
+            await asking.act(f"retry --all {name}", Act.RETRY, **which)
+            await asking.act(f"bounce --all {name}", Act.BOUNCE, **which)
+        await asking.act("hold --all", Act.HOLD)
+        await asking.act("release --all", Act.RELEASE)
+        return asking
 
 
-async def measure(engine: str, rows: int, destinations: int, seconds: float) -> tuple[Figures, Figures]:
-    """The figures of one depth, and the seconds of questions and actions."""
+async def measure(engine: str, rows: int, destinations: int, seconds: float) -> tuple[Figures, Asking]:
+    """The figures of one depth, and those of questions and actions."""
     with tempfile.TemporaryDirectory(prefix="long-queue-") as name:
         folder, count = pathlib.Path(name), Count()
         filled = store(engine, folder)
@@ -208,8 +225,7 @@ async def measure(engine: str, rows: int, destinations: int, seconds: float) -> 
                 running.names(bulk)
                 figures = await started(running, count)
                 figures |= await throughput(running, count, seconds)
-                asked, rates = await questions(running)
-                figures |= rates
+                asked = await questions(running)
                 figures["memory with questions, MiB"] = running.resident() / 2**20
             figures |= itself | {"on disk, MiB": size / 2**20, "bulk load, s": filling}
             return figures, asked
@@ -233,12 +249,16 @@ def main() -> None:
     print(f"{arguments.engine}, {arguments.rows} due messages, {arguments.destinations} destinations")
     for name, value in figures.items():
         print(f"  {name:40} {value:10.2f}")
-    for name, value in asked.items():
-        print(f"  {name:40} {value:10.3f}")
+    print("  questions and actions: seconds, seconds of CPU, recipients a second")
+    for name, value in asked.passed.items():
+        rate = asked.rates.get(f"{name}, recipients a second")
+        print(f"  {name:40} {value:10.3f} {asked.cpu[name]:10.2f} {f'{rate:10.0f}' if rate is not None else ''}")
     suffix = f"-{arguments.destinations}" if arguments.destinations > 1 else ""
     results = arguments.results or pathlib.Path(__file__).parent / "results" / f"long-queue-{arguments.engine}-{arguments.rows}{suffix}.json"
     about = {"cores": os.cpu_count(), "python": platform.python_version(), "load before": os.getloadavg()[0]}
-    results.write_text(json.dumps({"machine": about, "figures": figures, "seconds": asked}, indent=1) + "\n")
+    results.write_text(
+        json.dumps({"machine": about, "figures": figures, "seconds": asked.passed, "cpu seconds": asked.cpu, "rates": asked.rates}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

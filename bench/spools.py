@@ -208,8 +208,8 @@ class World:
 
     def pids(self) -> list[int]:
         """The delivery process, and the database's first."""
-        assert self.process is not None
-        return [self.process.pid, *([self.store.server.pid] if isinstance(self.store, PostgresStore) else [])]
+        own = [self.process.pid] if self.process is not None else []
+        return [*own, *([self.store.server.pid] if isinstance(self.store, PostgresStore) else [])]
 
     def resident(self) -> int:
         """Octets of memory of the delivery process."""
