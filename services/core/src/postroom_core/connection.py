@@ -149,9 +149,14 @@ class Connection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Returns when the send buffer is below its limit. Raises ConnectionClosed when the peer is gone."""
+        if not self.drained():
+            await self._writable.wait()
+
+    def drained(self) -> bool:
+        """Whether the send buffer is below its limit now: nothing to wait for and no deadline to set. Raises ConnectionClosed as `drain`."""
         if self.transport is None or self.transport.is_closing():
             raise ConnectionClosed
-        await self._writable.wait()
+        return self._writable.is_set()
 
     # TLS and the end
 

@@ -233,12 +233,14 @@ class Attempt:
             self._session.connection.write(b"\r\n")
 
     async def _blocks(self) -> AsyncIterator[bytes]:
-        """Headers, the blank line and the body, in blocks of at most BLOCK octets or the size of the header."""
-        yield self._message.headers + b"\r\n"
-        if self._message.body is not None:
-            for start in range(0, len(self._message.body), BLOCK):
-                yield self._message.body[start : start + BLOCK]
+        """Headers, the blank line and the body, in blocks of BLOCK octets and the header with the first: most messages are one write."""
+        head, body = self._message.headers + b"\r\n", self._message.body
+        if body is not None:
+            yield head + body[:BLOCK]
+            for start in range(BLOCK, len(body), BLOCK):
+                yield body[start : start + BLOCK]
             return
+        yield head
         async for chunk in self._body(self._message.id):
             yield chunk
 

@@ -146,6 +146,9 @@ class DotStuffer:
         return self._tail == b"\r\n"
 
     def feed(self, chunk: bytes) -> bytes:
+        if b"\r\n." not in chunk and b"\r\n." not in self._tail + chunk[:2]:  # nothing to do, and nothing to copy
+            self._tail = (self._tail + chunk[-2:])[-2:]
+            return chunk
         whole = self._tail + chunk
         stuffed = whole.replace(b"\r\n.", b"\r\n..")
         out = stuffed[len(self._tail) :]

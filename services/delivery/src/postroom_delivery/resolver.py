@@ -9,6 +9,7 @@ section 2.1.1).
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -47,10 +48,14 @@ class NullMx(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class Mx:
-    """(preference, host) as published; empty when the domain has no MX. `secure`: the answer, or its absence, is authentic."""
+    """(preference, host) as published; empty when the domain has no MX. `secure`: the answer, or its absence, is authentic.
+
+    `seconds` is how long the answer may still be used.
+    """
 
     records: tuple[tuple[int, str], ...]
     secure: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class _Answer:
     records: tuple[Any, ...]
     canonical: str
     secure: bool
+    expires_at: float  # in Unix seconds, as dnspython has it
 
 
 class Resolver:
@@ -85,7 +91,7 @@ class Resolver:
         if answer.records and all(record.exchange == dns.name.root for record in answer.records):
             raise NullMx(f"{domain} takes no mail (null MX)")
         hosts = [(record.preference, _text(record.exchange)) for record in answer.records if record.exchange != dns.name.root]
-        return Mx(tuple(hosts), answer.secure)
+        return Mx(tuple(hosts), answer.secure, answer.expires_at - time.time())
 
     async def addresses(self, host: str) -> Addresses:
         """Raises NoSuchDomain, and Transient when no family answered with an address and one did not answer."""
@@ -130,7 +136,7 @@ class Resolver:
         except (dns.exception.DNSException, OSError) as error:
             raise Transient(f"DNS could not answer for {name} ({type(error).__name__})") from error
         secure = self._trusted and bool(answer.response.flags & dns.flags.AD)
-        return _Answer(tuple(answer.rrset or ()), _text(answer.canonical_name), secure)
+        return _Answer(tuple(answer.rrset or ()), _text(answer.canonical_name), secure, answer.expiration)
 
 
 class _Cache(dns.resolver.LRUCache):

@@ -176,6 +176,8 @@ class Session:
 
     async def drain(self) -> None:
         """Waits until the peer takes what was queued."""
+        if self.connection.drained():
+            return
         async with asyncio.timeout(self.deadlines.block):
             await self.connection.drain()
 

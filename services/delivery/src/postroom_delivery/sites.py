@@ -4,6 +4,7 @@ An accept uses what is known: the site, or the domain itself when its MX set has
 destination of its claim is not where the recipient belongs, the recipient moves there and is claimed again under the limits of that place.
 """
 
+import asyncio
 import collections
 
 from postroom_core.errors import PostroomError
@@ -19,22 +20,27 @@ class Sites:
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._known: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._known: collections.OrderedDict[str, tuple[str, float]] = collections.OrderedDict()  # the site, and until when of the loop's time
 
     def __repr__(self) -> str:
         return f"Sites(known={len(self._known)})"
 
     def known(self, domain: str) -> str | None:
         """The site as it was last seen; None before the first look."""
-        return self._known.get(domain)
+        known = self._known.get(domain)
+        return None if known is None else known[0]
 
     async def look(self, domain: str) -> None:
-        """Asks DNS, whose answers the resolver keeps for their time to live. What DNS cannot say now stays as it was known."""
+        """Asks DNS, unless its last answer still holds. What DNS cannot say now stays as it was known."""
+        now = asyncio.get_running_loop().time()
+        known = self._known.get(domain)
+        if known is not None and now < known[1]:
+            return
         try:
-            records = (await self._resolver.mx(domain)).records
+            answer = await self._resolver.mx(domain)
         except PostroomError:
             return
-        self._known[domain] = routing.site_of(domain, records)
+        self._known[domain] = (routing.site_of(domain, answer.records), now + answer.seconds)
         self._known.move_to_end(domain)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)

@@ -133,7 +133,7 @@ class PostgresSpool(PostgresHooks):
         await self._doubts.submit(claims)
 
     async def _doubt(self, requests: Sequence[Sequence[Claim]]) -> list[None]:
-        return await self._link.run(0, lambda transaction: postgres_settle.doubt(transaction, self.holder, requests))
+        return await postgres_settle.doubt(self._link, self.holder, requests)
 
     async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
         await self._settles.submit(postgres_settle.Settling(now, settlements, notices))

@@ -23,7 +23,9 @@ class Accepting:
 async def accept(transaction: Transaction, requests: Sequence[Accepting]) -> list[Reply | None]:
     """For each None when the message is now in the spool or was there already; a reply when a limit or a lost chunk refuses it."""
     by_id = {request.message.id: request for request in requests}
-    known = {row["id"] for row in await transaction.fetch("known_messages", list(by_id))}
+    known: set[str] = set()
+    if any(request.sequence or request.message.allowances for request in requests):  # a second accept must not count, nor look for staged chunks
+        known = {row["id"] for row in await transaction.fetch("known_messages", list(by_id))}
     fresh = [request for id_, request in by_id.items() if id_ not in known]
     refused = await _not_whole(transaction, fresh)
     fresh = [request for request in fresh if request.message.id not in refused]

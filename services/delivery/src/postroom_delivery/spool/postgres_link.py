@@ -2,7 +2,9 @@
 
 A transaction that deadlocks or cannot be serialised runs again, a few times. Everything that means "the database cannot be used now" becomes
 Away: connections lost or refused, a failover, too many connections, a full disk. The pool connects anew by itself, so nothing needs a restart.
-Times are those of the database's clock; a transaction knows how far the caller's clock is from it.
+Times are those of the database's clock, read once in CLOCK_SECONDS and carried on by the process's monotonic one.
+
+Every statement is a round trip of some 100 µs of CPU on each side, so what a transaction says beside its work is kept to BEGIN and COMMIT.
 """
 
 import asyncio
@@ -27,6 +29,8 @@ MOST_CONNECTIONS = 8
 # A healthy database answers in milliseconds; a failover takes some seconds. Beyond this the caller hears Unavailable.
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
+# For so long the clocks of two machines do not drift apart by what a lease or a rate could notice; a step of the database's clock is seen after it.
+CLOCK_SECONDS = 1.0
 # Deadlocks are rare and the loser's work is short: a fourth time in a row means something else.
 MOST_RUNS = 4
 DAY_MS = 86_400_000
@@ -104,6 +108,7 @@ class Link:
         self._pool = pool
         self._caller_clock = caller_clock
         self._days: set[int] = set()
+        self._clock_read: tuple[float, int] | None = None  # the loop's time, and the database's in milliseconds at that moment
         self.fault = ""
         self.restored_at = -1e9  # the loop's time when the database came back after it had been away
 
@@ -113,10 +118,22 @@ class Link:
         `lazy` commits do not wait for the disk. They are for what may be forgotten by a crash of the server as long as nothing later is
         remembered: a claim is worthless until its doubt is on the disk, and that write brings the claim's along.
         """
+        return await self._run(lambda: self._once(now, work, lazy=lazy))
+
+    async def alone(self, name: str, rows: list[tuple[Any, ...]], *first: Any) -> list[Any]:
+        """Transaction.many as a transaction of its own, without BEGIN, COMMIT and a look at the clock. Raises as `run`."""
+
+        async def once() -> list[Any]:
+            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                return await Transaction(connection, 0).many(name, rows, *first)
+
+        return await self._run(once)
+
+    async def _run(self, once: Callable[[], Awaitable[T]]) -> T:
         for run in range(1, MOST_RUNS + 1):
             try:
                 with self._translated():
-                    return await self._once(now, work, lazy=lazy)
+                    return await once()
             except _AGAIN as error:
                 if run == MOST_RUNS:
                     raise Unavailable(f"spool: {error}") from error
@@ -144,7 +161,15 @@ class Link:
 
     async def now(self, connection: Connection, now: int) -> int:
         """The database's time; the caller's under its clock."""
-        return now if self._caller_clock else int(await connection.fetchval(SQL["now"]))
+        if self._caller_clock:
+            return now
+        loop = asyncio.get_running_loop()
+        if self._clock_read is None or loop.time() - self._clock_read[0] > CLOCK_SECONDS:
+            self._clock_read = None  # stays so when the database does not answer: the next one may be another
+            told = int(await connection.fetchval(SQL["now"]))
+            self._clock_read = (loop.time(), told)
+        at, told = self._clock_read
+        return told + int((loop.time() - at) * 1000)
 
     async def _day_exists(self, connection: Connection, now: int) -> None:
         """The events' partition of today, and of tomorrow ahead of time, under a lock because every process finds them missing at once."""
@@ -166,6 +191,7 @@ class Link:
         except _AGAIN:
             raise
         except _AWAY as error:
+            self._clock_read = None
             self.fault = _told(error)
             raise (Lost if isinstance(error, _LOST) else Away)(self.fault) from error
         except asyncpg.PostgresError as error:
@@ -190,8 +216,12 @@ async def connect(url: Callable[[], str]) -> AsyncIterator[Any]:
     async def one(*_: Any, **options: Any) -> Any:
         return await asyncpg.connect(url(), **options)
 
+    async def keep(_: Any) -> None:
+        """Nothing to reset: no session has settings, cursors, listeners or locks of its own. An open transaction asyncpg ends by itself."""
+
     pool = asyncpg.create_pool(
         connect=one,
+        reset=keep,
         min_size=0,
         max_size=MOST_CONNECTIONS,
         timeout=CONNECT_SECONDS,

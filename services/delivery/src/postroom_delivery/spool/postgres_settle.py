@@ -8,7 +8,7 @@ from postroom_core.errors import Unavailable
 from postroom_delivery.limits import Pace
 from postroom_delivery.spool import postgres_accept
 from postroom_delivery.spool.model import OPEN_STATES, Claim, EventDetail, Key, LostLease, Notice, RecipientRow, Settlement, State
-from postroom_delivery.spool.postgres_link import Transaction, clean
+from postroom_delivery.spool.postgres_link import Link, Transaction, clean
 from postroom_delivery.spool.postgres_suppression import suppress
 
 _VERBS = {"retry": "retried", "hold": "held", "release": "released"}
@@ -23,10 +23,10 @@ class Settling:
     notices: Sequence[Notice]
 
 
-async def doubt(transaction: Transaction, holder: str, requests: Sequence[Sequence[Claim]]) -> list[None]:
-    """See Spool.doubt. Raises LostLease when a claim of any request is lost."""
-    rows = [(claim.recipient, claim.fence) for claims in requests for claim in claims]
-    if len(await transaction.many("doubt", rows, holder)) != len(rows):
+async def doubt(link: Link, holder: str, requests: Sequence[Sequence[Claim]]) -> list[None]:
+    """See Spool.doubt. Raises LostLease when a claim of any request is lost; then none is in doubt."""
+    rows = sorted((claim.recipient, claim.fence) for claims in requests for claim in claims)
+    if len(await link.alone("doubt", rows, holder)) != len(rows):
         raise LostLease
     return [None] * len(requests)
 

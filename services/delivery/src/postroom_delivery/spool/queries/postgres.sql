@@ -235,8 +235,11 @@ DELETE FROM tally WHERE n = 0;
 -- Settling
 
 -- name: doubt
-UPDATE recipient SET in_doubt = true FROM unnest($2::bigint[], $3::bigint[]) AS given(id, fence)
-WHERE recipient.id = given.id AND holder = $1 AND recipient.fence = given.fence AND state = 'leased' RETURNING recipient.id;
+-- All or nothing, in one statement.
+WITH given AS MATERIALIZED (SELECT * FROM unnest($2::bigint[], $3::bigint[]) AS given(id, fence)),
+  mine AS MATERIALIZED (SELECT count(*) AS n FROM given JOIN recipient r USING (id) WHERE r.holder = $1 AND r.fence = given.fence AND r.state = 'leased')
+UPDATE recipient SET in_doubt = true FROM given, mine
+WHERE mine.n = cardinality($2) AND recipient.id = given.id AND holder = $1 AND recipient.fence = given.fence AND state = 'leased' RETURNING recipient.id;
 
 -- name: settle
 -- $1: the holder, NULL for what nobody has leased.
