@@ -27,6 +27,7 @@ from postroom_delivery import routing
 from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.outcome import Bounced, Deferred
 from postroom_delivery.resolver import Resolver
+from postroom_delivery.spool.tls_tally import TlsSession
 from postroom_delivery.sts_policies import StsPolicies
 from postroom_delivery.targets import Lookups, Targets
 
@@ -205,6 +206,12 @@ async def finger(domain: str) -> str:
     return output.decode("utf-8", "replace")
 
 
+def report(told: list[TlsSession]) -> dict[str, str]:
+    """What the one session would be told as (RFC 8460)."""
+    (session,) = told
+    return {"policy": session.policy.partition("\n")[0], "result": session.result}
+
+
 async def main(folder: pathlib.Path) -> None:
     known = cases()
     addresses = {case.name: f"127.0.1.{number}" for number, case in enumerate(known, 1)}
@@ -224,11 +231,12 @@ async def main(folder: pathlib.Path) -> None:
         targets = Targets(Lookups(resolver, StsPolicies(resolver, no_policy, memory, clock), memory), "me.example", 25, may_dial, clock)
         hops = Hops(targets, HopSettings("me.example"), clock)
         for case in known:
-            opened = await hops.open(Pool(name="p"), case.domain)
+            told: list[TlsSession] = []
+            opened = await hops.open(Pool(name="p"), case.domain, note=told.append)
             ours = opened.cause.text if isinstance(opened, (Deferred, Bounced)) else opened.security or "in clear"
             if not isinstance(opened, (Deferred, Bounced)):
                 await opened.quit()
-            results[case.name] = {"kind": type(opened).__name__, "ours": ours, "postfix": await finger(case.domain)}
+            results[case.name] = {"kind": type(opened).__name__, "ours": ours, "postfix": await finger(case.domain), **report(told)}
     finally:
         for sink in sinks:
             await sink.__aexit__()

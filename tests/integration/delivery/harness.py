@@ -23,7 +23,7 @@ from postroom_delivery.settings import Settings
 
 HEADERS = b"From: a@d.example\r\nTo: b@x.example\r\nSubject: test\r\n"
 BODY = b".a dot first\r\ntwo  spaces \r\n\r\nend\r\n"
-_SETTINGS = ("allowed_mx_networks", "ca_file", "http", "mta_sts_port", "signer_target", "spool_url")
+_SETTINGS = ("allowed_mx_networks", "ca_file", "http", "mta_sts_port", "signer_target", "spool_url", "tls_report_sender")
 FAST = Pool(name="default/main", retry=Retry(max_age=30, initial=0.1, maximum=0.2))
 
 

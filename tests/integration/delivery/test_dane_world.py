@@ -30,6 +30,25 @@ EXPECTED = {
 }
 
 
+# name → (kind of policy, result type of RFC 8460 section 4.3, "" is success)
+REPORTED = {
+    "ee": ("tlsa", ""),
+    "ee512": ("tlsa", ""),
+    "wrong": ("tlsa", "validation-failure"),
+    "old": ("tlsa", ""),
+    "ta": ("tlsa", ""),
+    "taname": ("tlsa", "certificate-host-mismatch"),
+    "taabsent": ("tlsa", "validation-failure"),
+    "unusable": ("tlsa", "tlsa-invalid"),
+    "unusableclear": ("tlsa", "starttls-not-supported"),
+    "clear": ("tlsa", "starttls-not-supported"),
+    "bogus": ("tlsa", "dnssec-invalid"),
+    "alias": ("tlsa", ""),
+    "none": ("no-policy-found", ""),
+    "unsigned": ("no-policy-found", ""),
+}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """What the world of dane_world.py came to, once for all tests."""
@@ -63,3 +82,8 @@ def test_postfix_comes_to_the_same_verdict(results: dict[str, dict[str, str]], n
     assert ("cannot be told" in ours) == ("TLSA lookup error" in postfix), postfix
     assert ("does not offer TLS" in ours) <= ("TLS connection established" not in postfix), postfix
     assert ("matches no TLSA record" in ours) == ("no matching DANE TLSA" in postfix), postfix
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_report_about_tls_tells_the_session_by_its_type(results: dict[str, dict[str, str]], name: str) -> None:
+    assert (results[name]["policy"], results[name]["result"]) == REPORTED[name]

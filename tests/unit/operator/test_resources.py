@@ -91,7 +91,7 @@ def test_a_domain_without_dkim_is_unsigned_and_said_so(tmp_path: pathlib.Path) -
 def test_reply_rules_reach_the_pool_in_their_order(tmp_path: pathlib.Path) -> None:
     rules = "{replyRules: [{name: b, enhancedCode: 4.7.x|5.7.1, class: policy, action: retry}, {name: a, code: 4xx, class: other}]}"
     pool, sender = plan(tmp_path, POOL.replace("{}", rules), DOMAIN).delivery
-    assert sender == SenderDomain(name="d.example", tenant="default", signed=False)
+    assert sender == SenderDomain(name="d.example", tenant="default", signed=False, pool="default/main")
     assert isinstance(pool, Pool)
     assert pool.reply_rules == (
         ReplyRule(name="b", enhanced_code="4.7.x|5.7.1", classification=Class.POLICY, action=Action.RETRY),

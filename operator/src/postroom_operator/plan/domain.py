@@ -43,8 +43,14 @@ def sender_domain(resource: Resource, secret: Lookup) -> tuple[SenderDomain, tup
     spec = resource.spec
     problems: list[Problem] = []
     webhooks = compile_webhooks(resource, secret, problems)
-    signed = "dkim" in spec
-    document = SenderDomain(name=spec["domainName"], tenant=resource.namespace, signed=signed, return_path=return_path(spec), webhooks=webhooks)
+    document = SenderDomain(
+        name=spec["domainName"],
+        tenant=resource.namespace,
+        signed="dkim" in spec,
+        return_path=return_path(spec),
+        pool=pool_of(resource),
+        webhooks=webhooks,
+    )
     return document, tuple(problems)
 
 

@@ -140,7 +140,8 @@ class SenderDomain(Document):
     name: str
     tenant: str
     signed: bool
-    return_path: str = ""  # the reverse-path of its mail; "" leaves the client's
+    return_path: str = ""  # what the reverse-paths of its mail are made of; "" leaves the client's
+    pool: str = ""
     webhooks: tuple[Webhook, ...] = ()
 
 

@@ -36,6 +36,8 @@ from postroom_delivery.sts_policies import StsPolicies, fetcher
 from postroom_delivery.suppression import Suppressions
 from postroom_delivery.suppression_servicer import SuppressionServicer
 from postroom_delivery.targets import Lookups, Targets
+from postroom_delivery.tls_reporting import TlsReporting, World
+from postroom_delivery.tlsrpt import Reporter
 from postroom_delivery.verp import Verp
 from postroom_delivery.webhook_sender import Webhooks
 from postroom_delivery.webhooks_servicer import WebhooksServicer
@@ -77,7 +79,8 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         policies = StsPolicies(resolver, fetcher(strangers, settings.mta_sts_port), spool, clock)
         targets = Targets(Lookups(resolver, policies, spool), settings.hostname, settings.remote_smtp_port, may_dial, clock)
         hops = Hops(targets, HopSettings(settings.hostname, settings.ca_file), clock)
-        parts = Parts(spool, pools, sites, hops, clock, settings.hostname, signing, suppressions, verp)
+        reporter = Reporter(settings.tls_report_sender.lower()) if settings.tls_report_sender else None
+        parts = Parts(spool, pools, sites, hops, clock, settings.hostname, signing, suppressions, verp, tls_reports=reporter is not None)
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
@@ -95,6 +98,9 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
             tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))
         tasks.append(asyncio.create_task(supervised("suppression", suppressions.follow)))
         tasks.append(asyncio.create_task(supervised("webhooks", webhooks.run)))
+        if reporter is not None:
+            reporting = TlsReporting(spool, pools, World(resolver, strangers), reporter, holder, clock)
+            tasks.append(asyncio.create_task(supervised("TLS reports", reporting.follow)))
         stack.push_async_callback(_cancel, tasks)
         await stack.enter_async_context(rpc.serve(settings.listen, register, grace_seconds=RPC_GRACE_SECONDS, tls=settings.grpc_tls))
         log.info("delivery is serving", spool=spool.name, holder=holder)

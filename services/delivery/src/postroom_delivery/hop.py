@@ -7,21 +7,24 @@ remembered for an hour. A failure of a demand is for later, but REQUIRETLS, whic
 """
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from postroom_core.clock import Clock
 from postroom_core.documents import Pool, SmartHost
-from postroom_delivery import dane, https, security
+from postroom_delivery import dane, https, security, tlsrpt
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Bounced, Deferred, from_reply, later
 from postroom_delivery.security import Demand, Level, Requirement, Unfit
 from postroom_delivery.session import BROKEN, Deadlines, Host, Session, TlsFailed
-from postroom_delivery.targets import Failure, Target, Targets, refused
+from postroom_delivery.spool.tls_tally import TlsSession
+from postroom_delivery.targets import Failure, Plan, Target, Targets, refused
 
 log = structlog.get_logger(__name__)
+Note = Callable[[TlsSession], None]
+NOT_OFFERED, NO_STARTTLS = "STARTTLS is not offered", "starttls-not-supported"
 BROKEN_TLS_SECONDS = 3600.0  # long enough to spare every message the failed handshake, short enough that a mended host is found
 MOST_REMEMBERED = 10_000
 # All addresses of all hosts: bounds an attempt at a dead domain to some minutes.
@@ -52,21 +55,28 @@ class Hops:
         self._unverified.verify_mode = ssl.CERT_NONE
         self._unverified.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
 
-    async def open(self, pool: Pool, destination: str, demand: Demand = Demand.NORMAL) -> Session | Failure:
-        """A session ready for MAIL, or why there is none: for now if any host may still take mail later, else for good."""
+    async def open(self, pool: Pool, destination: str, demand: Demand = Demand.NORMAL, note: Note = lambda _: None) -> Session | Failure:
+        """A session ready for MAIL, or why there is none: for now if any host may still take mail later, else for good.
+
+        `note` hears how TLS went with each MX host, for reports (RFC 8460).
+        """
         plan = await self._targets.plan(pool, destination, demand)
         if isinstance(plan, (Deferred, Bounced)):
             return plan
+        account = _Account(plan, note)
+        if plan.domain.sts_trouble:
+            note(tlsrpt.without_policy(plan.domain))
         failures: list[Failure] = []
         dialled = 0
         for name in plan.names:
             target = await self._targets.target(plan, name)
             if isinstance(target, (Deferred, Bounced)):
+                account.no_target(name, target)
                 failures.append(target)
                 continue
             for host in target.hosts[: MOST_ADDRESSES - dialled]:
                 dialled += 1
-                opened = await self._ready(host, target)
+                opened = await self._ready(host, target, account)
                 if isinstance(opened, Session):
                     opened.demand = demand
                     return opened
@@ -76,14 +86,15 @@ class Hops:
 
     # One host
 
-    async def _ready(self, host: Host, target: Target) -> Session | Failure:
+    async def _ready(self, host: Host, target: Target, account: "_Account") -> Session | Failure:
         required, note = target.required, ""
         try:
-            if required.testing:
-                return await self._greeted(host, target, security.strict(required))
-            clear = required.level is Level.OPPORTUNISTIC and self._tls_is_broken(host)
-            return await self._greeted(host, target, required, clear=clear)
+            clear = required.level is Level.OPPORTUNISTIC and not required.testing and self._tls_is_broken(host)
+            opened = await self._greeted(host, target, security.strict(required) if required.testing else required, clear=clear)
+            account.opened(required, host, opened)
+            return opened
         except TlsFailed as error:
+            account.failed(required, host, error)
             if required.level is not Level.OPPORTUNISTIC:
                 return _insecure(host, required, f"TLS failed: {error}")
             note = f"MTA-STS testing: would have been refused, {error}" if required.testing else ""
@@ -137,8 +148,8 @@ class Hops:
         """STARTTLS as demanded. Raises TlsFailed."""
         if "STARTTLS" not in session.extensions:
             if required.testing:
-                raise TlsFailed("STARTTLS is not offered")
-            return None if required.level is Level.OPPORTUNISTIC else _insecure(session.host, required, "does not offer TLS")
+                raise TlsFailed(NOT_OFFERED)
+            return None if required.level is Level.OPPORTUNISTIC else _insecure(session.host, required, "does not offer TLS", NO_STARTTLS)
         context = self._verified if required.level is Level.VERIFY else self._unverified
         names = required.names or (session.host.name,)
 
@@ -147,7 +158,7 @@ class Hops:
 
         reply = await session.start_tls(context, self._own_name, names[0], judge)
         if not session.connection.tls and required.level is not Level.OPPORTUNISTIC:
-            return _insecure(session.host, required, f"refused STARTTLS: {reply}")
+            return _insecure(session.host, required, f"refused STARTTLS: {reply}", NO_STARTTLS)
         if reply.code == 421 or (session.connection.tls and reply.kind != 2):
             return _as_later(from_reply(reply))
         return None
@@ -168,12 +179,46 @@ class Hops:
         self._broken_tls[host.address] = self._clock.monotonic() + BROKEN_TLS_SECONDS
 
 
+class _Account:
+    """How TLS went with the hosts of a plan. Smart hosts are nobody's policy, and who sets TLS aside is no failure of it."""
+
+    def __init__(self, plan: Plan, note: Note) -> None:
+        self._domain = plan.domain
+        self._note = note if plan.smart is None and plan.demand is not Demand.RELAX else lambda _: None
+
+    def no_target(self, name: str, failure: Failure) -> None:
+        result, text = failure.cause.tls_result, failure.cause.text
+        if result in ("dnssec-invalid", "dane-required"):
+            self._note(tlsrpt.dane_refused(self._domain, result, name, text))
+        elif result:
+            self._note(tlsrpt.session(self._domain, None, result, (name, ""), text))
+
+    def failed(self, required: Requirement, host: Host, error: TlsFailed) -> None:
+        dane_demanded = required.level is Level.DANE
+        result = NO_STARTTLS if str(error) == NOT_OFFERED else tlsrpt.of_handshake(error, dane=dane_demanded)
+        self._note(tlsrpt.session(self._domain, required, result, (host.name, host.address), str(error)))
+
+    def opened(self, required: Requirement, host: Host, opened: Session | Failure) -> None:
+        where = (host.name, host.address)
+        if not isinstance(opened, Session):
+            if opened.cause.tls_result:
+                self._note(tlsrpt.session(self._domain, required, opened.cause.tls_result, where, opened.cause.text))
+        elif not opened.connection.tls:
+            offered = "STARTTLS" in opened.extensions
+            result = "validation-failure" if offered else NO_STARTTLS
+            self._note(tlsrpt.session(self._domain, required, result, where, "TLS failed within the last hour" if offered else ""))
+        elif required.level is Level.ENCRYPT and required.source.startswith("DANE"):
+            self._note(tlsrpt.session(self._domain, required, "tlsa-invalid", where, "no usable TLSA record"))
+        else:
+            self._note(tlsrpt.session(self._domain, required))
+
+
 def _as_later(failure: Failure) -> Deferred:
     return Deferred(failure.cause)
 
 
-def _insecure(host: Host, required: Requirement, reason: str) -> Failure:
-    return refused(Unfit(f"{host} {reason} ({required.source})", final=required.requiretls))
+def _insecure(host: Host, required: Requirement, reason: str, result: str = "") -> Failure:
+    return refused(Unfit(f"{host} {reason} ({required.source})", final=required.requiretls, result=result))
 
 
 def _unreachable(host: Host, error: BaseException) -> Deferred:

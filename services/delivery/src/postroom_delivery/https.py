@@ -29,6 +29,10 @@ def context(ca_file: str) -> ssl.SSLContext:
     return made
 
 
+class BadCertificate(Transient):
+    """The host's certificate could not be verified."""
+
+
 class Https:
     """Shared by all requests; holds no connection."""
 
@@ -47,7 +51,7 @@ class Https:
                     raise Transient(f"{url.host} sent {response.content_type[:50]}, not {content_type}")
                 return await _bounded(response, limit)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise Transient(_reason(url, error)) from error
+            raise _fault(url, error) from error
 
     async def post(self, url: URL, content: bytes, headers: Mapping[str, str], *, seconds: float) -> tuple[int, str]:
         """(status, Retry-After) of the answer, whose body is not read. Raises Transient with the reason when there is none within `seconds`."""
@@ -59,7 +63,7 @@ class Https:
             ):
                 return response.status, response.headers.get("Retry-After", "")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise Transient(_reason(url, error)) from error
+            raise _fault(url, error) from error
 
     def _session(self, url: URL) -> aiohttp.ClientSession:
         if url.scheme != "https" or not url.host or _is_literal(url.host):
@@ -114,5 +118,6 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-def _reason(url: URL, error: Exception) -> str:
-    return f"{url.host}: {'no answer in time' if isinstance(error, TimeoutError) else str(error) or type(error).__name__}"
+def _fault(url: URL, error: Exception) -> Transient:
+    kind = BadCertificate if isinstance(error, aiohttp.ClientConnectorCertificateError) else Transient
+    return kind(f"{url.host}: {'no answer in time' if isinstance(error, TimeoutError) else str(error) or type(error).__name__}")

@@ -8,12 +8,16 @@ from postroom_delivery.classify import Action, Class, Table, classify, default_a
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why. `status` is an enhanced code (RFC 3463); `reply` is the peer's, None when the fault is found on our side."""
+    """Why. `status` is an enhanced code (RFC 3463); `reply` is the peer's, None when the fault is found on our side.
+
+    `tls_result` is the type of a failure that a report about TLS tells (RFC 8460 section 4.3).
+    """
 
     status: str
     text: str
     classification: Class
     reply: Reply | None = None
+    tls_result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,14 @@ def from_reply(reply: Reply) -> Deferred | Bounced:
     return Bounced(cause) if reply.kind == 5 else Deferred(cause)
 
 
-def later(status: str, text: str, classification: Class) -> Deferred:
+def later(status: str, text: str, classification: Class, *, tls_result: str = "") -> Deferred:
     """A temporary fault found on our side."""
-    return Deferred(Cause(status, text, classification))
+    return Deferred(Cause(status, text, classification, tls_result=tls_result))
 
 
-def never(status: str, text: str, classification: Class) -> Bounced:
+def never(status: str, text: str, classification: Class, *, tls_result: str = "") -> Bounced:
     """A permanent fault found on our side."""
-    return Bounced(Cause(status, text, classification))
+    return Bounced(Cause(status, text, classification, tls_result=tls_result))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,17 +51,21 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """A host that must not get the message. `final`: no later attempt can change it (RFC 8689); a policy's failure never is."""
+    """A host that must not get the message. `final`: no later attempt can change it (RFC 8689); a policy's failure never is.
+
+    `result` is its type in a report about TLS (RFC 8460 section 4.3), "" when the domain's policy is not to blame.
+    """
 
     text: str
     final: bool = False
+    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
     """What is known of the next hop's domain. `secure`: the MX answer, or its absence, is authentic; `from_mx`: its hosts' names are MX records.
 
-    `policy` is its MTA-STS policy; `rule` what the pool asks.
+    `policy` is its MTA-STS policy, `sts_trouble` why there is none though there is a record (RFC 8460 section 4.3); `rule` what the pool asks.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Domain:
     from_mx: bool = True
     policy: Policy | None = None
     rule: TlsPolicy = "Opportunistic"
+    sts_trouble: str = ""
 
 
 _RULES = {"Opportunistic": Level.OPPORTUNISTIC, "Encrypt": Level.ENCRYPT, "Verify": Level.VERIFY, "Dane": Level.DANE}
@@ -91,7 +96,7 @@ def require(domain: Domain, host: str, tlsa: Sequence[Tlsa], base: str, demand: 
         return required
     rule = _RULES[domain.rule]
     if rule is Level.DANE and required.level is not Level.DANE:
-        return Unfit(f"{host} has no usable DANE record, which the pool's rule for {domain.name} demands")
+        return Unfit(f"{host} has no usable DANE record, which the pool's rule for {domain.name} demands", result="dane-required")
     if rule > required.level:
         required = Requirement(rule, "the pool's rule")
     return _for_requiretls(domain, host, required) if demand is Demand.REQUIRE else required
@@ -104,7 +109,8 @@ def _published(domain: Domain, host: str, tlsa: Sequence[Tlsa], base: str) -> Re
     mode = domain.policy.mode if domain.policy is not None else Mode.NONE
     named = domain.policy is not None and domain.policy.names(host)
     if mode is Mode.ENFORCE:
-        return Requirement(Level.VERIFY, "MTA-STS enforce") if named else Unfit(f"{host} is not in the MTA-STS policy of {domain.name} (enforce)")
+        text = f"{host} is not in the MTA-STS policy of {domain.name} (enforce)"
+        return Requirement(Level.VERIFY, "MTA-STS enforce") if named else Unfit(text, result="validation-failure")
     if tlsa:
         return Requirement(Level.ENCRYPT, "DANE, no usable record")
     if mode is Mode.TESTING:

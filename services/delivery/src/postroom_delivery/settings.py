@@ -33,6 +33,12 @@ class Settings(ServiceSettings):
     ca_file: str = Field(default="", description="CA bundle for verifying smart hosts, MX hosts and MTA-STS policy hosts; empty is certifi's")
     mta_sts_port: int = Field(default=443, ge=1, le=65535, description="HTTPS port of MTA-STS policy hosts")
 
+    tls_report_sender: str = Field(
+        default="",
+        pattern=r"^$|^[!-?A-~]{1,64}@[A-Za-z0-9.-]{4,253}$",
+        description="address that reports about TLS (RFC 8460) are sent from, of a MailDomain with DKIM; empty sends none and counts nothing",
+    )
+
     analytics: bool = Field(default=True, description="whether events are counted by hour for `postroom stats --by` and the page")
     campaign_header: str = Field(
         default="X-Campaign", pattern=r"^[!-9;-~]{0,64}$", description="header field whose value analytics group by; empty is none"

@@ -14,7 +14,7 @@ from yarl import URL
 from postroom_core.clock import Clock
 from postroom_core.errors import Transient
 from postroom_delivery import sts
-from postroom_delivery.https import Https
+from postroom_delivery.https import BadCertificate, Https
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.spool.interface import Memory
 from postroom_delivery.sts import BadPolicy, Kept, Policy
@@ -50,6 +50,11 @@ class StsPolicies:
         self._known: dict[str, Kept | None] = {}
         self._failed_until: dict[str, float] = {}
         self._fetching: dict[str, asyncio.Task[Kept | None]] = {}
+        self._trouble: dict[str, str] = {}
+
+    def trouble(self, domain: str) -> str:
+        """Why the last fetch failed, as a result type of RFC 8460 section 4.3.2.2; "" when it did not, or none was tried."""
+        return self._trouble.get(domain, "")
 
     def __repr__(self) -> str:
         return f"StsPolicies(known={len(self._known)}, fetching={len(self._fetching)})"
@@ -60,6 +65,8 @@ class StsPolicies:
             record = sts.record_id(await self._resolver.txt(f"_mta-sts.{domain}"))
         except Transient:
             record = None
+        if record is None:
+            self._trouble.pop(domain, None)
         kept, now = await self._kept(domain), self._clock.now_ms()  # after the wait: another may have fetched meanwhile
         if kept is not None and now >= kept.until:
             kept = None
@@ -78,6 +85,7 @@ class StsPolicies:
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
             self._failed_until.clear()
+            self._trouble.clear()
         self._known[domain] = kept
 
     async def _fetched(self, domain: str, record: str) -> Kept | None:
@@ -95,10 +103,18 @@ class StsPolicies:
         except (Transient, BadPolicy) as error:
             log.warning("MTA-STS policy not fetched, an earlier one stays in force", domain=domain, reason=str(error))
             self._failed_until[domain] = self._clock.monotonic() + sts.RETRY_SECONDS
+            self._trouble[domain] = _result(error)
             return None
+        self._trouble.pop(domain, None)
         await self._memory.remember(self._clock.now_ms(), MEMORY, domain, _encoded(kept), kept.until)
         self._learn(domain, kept)
         return kept
+
+
+def _result(error: Exception) -> str:
+    if isinstance(error, BadPolicy):
+        return "sts-policy-invalid"
+    return "sts-webpki-invalid" if isinstance(error, BadCertificate) else "sts-policy-fetch-error"
 
 
 def _encoded(kept: Kept) -> str:

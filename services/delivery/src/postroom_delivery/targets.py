@@ -88,7 +88,8 @@ class Targets:
             return never("5.4.6", f"the MX records of {destination} lead back to this host", Class.POLICY)
         policy = None if demand is Demand.RELAX else await self._policies.of(destination)
         rule = routing.tls_policy_of(pool, destination)
-        return Plan(tuple(names), Domain(destination, mx.secure, bool(mx.records), policy, rule), demand)
+        trouble = self._policies.trouble(destination) if policy is None and demand is not Demand.RELAX else ""
+        return Plan(tuple(names), Domain(destination, mx.secure, bool(mx.records), policy, rule, trouble), demand)
 
     async def target(self, plan: Plan, name: str) -> Target | Failure:
         """One host of a plan: where to dial and what it must give."""
@@ -156,14 +157,15 @@ class Targets:
             try:
                 records, base = await self._tlsa(name, found)
             except Transient as error:  # going on without would be the downgrade that an attacker wants (RFC 7672 section 2.1.2)
-                return later("4.7.5", f"the TLSA records of {name} cannot be told: {error}", Class.TLS)
+                return later("4.7.5", f"the TLSA records of {name} cannot be told: {error}", Class.TLS, tls_result="dnssec-invalid")
         required = security.require(plan.domain, name, records, base, plan.demand)
         return refused(required) if isinstance(required, Unfit) else required
 
 
 def refused(unfit: Unfit) -> Failure:
     """A host that does not give what is demanded, as an outcome."""
-    return never("5.7.30", unfit.text, Class.TLS) if unfit.final else later("4.7.5", unfit.text, Class.TLS)
+    status, make = ("5.7.30", never) if unfit.final else ("4.7.5", later)
+    return make(status, unfit.text, Class.TLS, tls_result=unfit.result)
 
 
 def _of_smart_host(plan: Plan) -> Requirement:

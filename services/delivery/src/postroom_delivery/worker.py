@@ -6,8 +6,9 @@ back untouched.
 """
 
 import asyncio
+import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -30,7 +31,8 @@ from postroom_delivery.session import Session
 from postroom_delivery.signing import Signing
 from postroom_delivery.sites import Sites
 from postroom_delivery.spool.interface import Spool
-from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Notice, Settlement, State
+from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, LostLease, Settlement, State
+from postroom_delivery.spool.tls_tally import TlsSession
 from postroom_delivery.suppression import Suppressions
 from postroom_delivery.verp import Verp
 
@@ -59,6 +61,7 @@ class Parts:
     signing: Signing
     suppressions: Suppressions
     verp: Verp
+    tls_reports: bool
 
 
 class Worker:
@@ -72,6 +75,7 @@ class Worker:
         self._target = ""
         self._block_seconds = 0.0
         self._commit: asyncio.Task[None] | None = None
+        self._tls: list[TlsSession] = []
 
     async def run(self, scheduler: Scheduler) -> None:
         """Until there is no more work for this connection."""
@@ -193,7 +197,7 @@ class Worker:
         if self._session is not None:
             await self._session.quit()
             self._session = None
-        opened = await self._parts.hops.open(self._pool, target, demand)
+        opened = await self._parts.hops.open(self._pool, target, demand, self._tls.append if self._parts.tls_reports else lambda _: None)
         if isinstance(opened, Session):
             self._session, self._target = opened, target
         return opened
@@ -221,24 +225,26 @@ class Worker:
         if verdict.asks(Action.SUSPEND):
             self._block(self._pool.retry.maximum)
         await self._committed()
-        self._commit = asyncio.create_task(self._record(message, verdict, notices, now))
+        sessions, self._tls = self._tls, []
+        record = functools.partial(self._parts.spool.settle, now, verdict.settlements, notices, sessions)
+        self._commit = asyncio.create_task(self._record(message, verdict, record, now))
 
-    async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, notices: list[Notice], now: int) -> None:
+    async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, record: Callable[[], Awaitable[None]], now: int) -> None:
         try:
-            await self._insist(now, verdict.settlements, notices)
+            await self._insist(record)
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
             return
         self._tell(message, verdict, now)
 
-    async def _insist(self, now: int, settlements: Sequence[Settlement], notices: list[Notice]) -> None:
+    async def _insist(self, record: Callable[[], Awaitable[None]]) -> None:
         """Commits, as long as the lease lasts even while the spool is away: a result that is not recorded becomes a second copy."""
         spool, clock = self._parts.spool, self._parts.clock
         until = clock.monotonic() + spool.lease_ms / 1000
         while True:
             try:
-                return await spool.settle(now, settlements, notices)
+                return await record()
             except Unavailable as error:
                 if clock.monotonic() >= until:
                     raise

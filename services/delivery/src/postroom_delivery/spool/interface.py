@@ -31,6 +31,7 @@ from postroom_delivery.spool.model import (
     Suppression,
     SuppressionFilter,
 )
+from postroom_delivery.spool.tls_tally import TlsCount, TlsSession
 
 # A claim is ours for this long without a renewal; renewals come every third of it, so two may fail.
 LEASE_MS = 60_000
@@ -62,6 +63,19 @@ class RollUps(Protocol):
         """Drops what is older than is kept."""
 
 
+class TlsResults(Protocol):
+    """How TLS sessions went, by day (days since 1970, UTC); they are counted in the transaction of the settlement that they led to."""
+
+    async def tls_domains(self, day: int, after: str, limit: int) -> list[str]:
+        """Domains with sessions of that day, in order; pages by `after`, the last one seen."""
+
+    async def tls_counts(self, day: int, domain: str) -> list[TlsCount]:
+        """The sessions of that day, of all processes."""
+
+    async def forget_tls(self, day: int, domain: str = "") -> None:
+        """Forgets a day of a domain; without one all days up to that one."""
+
+
 class Hooks(Protocol):
     """Webhooks: events in their order for those who are told of them, how far each has been told, and who tells. See postroom_delivery.webhooks."""
 
@@ -84,7 +98,7 @@ class Hooks(Protocol):
         """(kind, how many, time of the first) of a domain's events after this one; see postroom_delivery.spool.hooks.MOST_BACKLOG."""
 
 
-class Spool(Memory, RollUps, Hooks, Protocol):
+class Spool(Memory, RollUps, TlsResults, Hooks, Protocol):
     """See the module's text for the order of calls.
 
     `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a
@@ -120,8 +134,8 @@ class Spool(Memory, RollUps, Hooks, Protocol):
     async def doubt(self, claims: Sequence[Claim]) -> None:
         """Records before the final dot that from now on the peer may have the message. Raises LostLease."""
 
-    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
-        """Commits the end of attempts with their events and DSNs. Raises LostLease."""
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice], sessions: Sequence[TlsSession] = ()) -> None:
+        """Commits the end of attempts with their events and DSNs, and how TLS went. Raises LostLease."""
 
     async def release_slot(self, now: int, batch: Batch, blocked_until: int) -> None:
         """Gives a connection slot back; with `blocked_until` > now the destination is left alone until then."""

@@ -16,7 +16,16 @@ import structlog
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.lifecycle import supervised
 from postroom_core.reply import Reply
-from postroom_delivery.spool import postgres_accept, postgres_claim, postgres_read, postgres_rollup, postgres_settle, postgres_suppression
+from postroom_delivery.spool import (
+    postgres_accept,
+    postgres_claim,
+    postgres_read,
+    postgres_rollup,
+    postgres_settle,
+    postgres_suppression,
+    postgres_sweep,
+    postgres_tls,
+)
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Backlog,
@@ -39,16 +48,14 @@ from postroom_delivery.spool.model import (
 )
 from postroom_delivery.spool.postgres_group import Group
 from postroom_delivery.spool.postgres_hooks import PostgresHooks
-from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, DAY_MS, SQL, Connection, Link, Lost, Transaction, connect
-from postroom_delivery.spool.postgres_migrate import LOCK, migrate
+from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, SQL, Connection, Link, Lost, Transaction, connect
+from postroom_delivery.spool.postgres_migrate import migrate
 from postroom_delivery.spool.postgres_notify import listening
+from postroom_delivery.spool.tls_tally import TlsCount, TlsSession
 
 log = structlog.get_logger(__name__)
 # Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
 READ_CHUNKS = 4
-SWEEP = 500
-# No client takes an hour between two chunks of a body: its process is gone.
-STAGING_MS = 3_600_000
 # A database that is being made or moved has this long at the start; then the process ends, and who started it starts it again.
 START_SECONDS = 60.0
 # A commit whose answer was lost may have happened: the same id is asked once more after this long, and a commit that did happen is found.
@@ -135,8 +142,8 @@ class PostgresSpool(PostgresHooks):
     async def _doubt(self, requests: Sequence[Sequence[Claim]]) -> list[None]:
         return await postgres_settle.doubt(self._link, self.holder, requests)
 
-    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
-        await self._settles.submit(postgres_settle.Settling(now, settlements, notices))
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice], sessions: Sequence[TlsSession] = ()) -> None:
+        await self._settles.submit(postgres_settle.Settling(now, settlements, notices, sessions))
 
     async def _settle(self, requests: Sequence[postgres_settle.Settling]) -> list[None]:
         now = max(request.now for request in requests)
@@ -170,7 +177,7 @@ class PostgresSpool(PostgresHooks):
         count = await self._link.run(now, postgres_claim.recover)
         if count:
             self._woken()
-        await self._link.run(now, _fold_tally)
+        await self._link.run(now, postgres_sweep.fold_tally)
         return count
 
     async def body(self, message_id: str) -> AsyncIterator[bytes]:
@@ -268,7 +275,18 @@ class PostgresSpool(PostgresHooks):
         return await self._link.read(lambda c: postgres_suppression.suppressed(c, now, tenant, domain, addresses))
 
     async def sweep(self, before: int) -> int:
-        return await self._link.run(before, lambda transaction: _sweep(transaction, before))
+        return await self._link.run(before, lambda transaction: postgres_sweep.sweep(transaction, before))
+
+    # Results of TLS
+
+    async def tls_domains(self, day: int, after: str, limit: int) -> list[str]:
+        return await self._link.read(lambda c: postgres_tls.domains(c, day, after, limit))
+
+    async def tls_counts(self, day: int, domain: str) -> list[TlsCount]:
+        return await self._link.read(lambda c: postgres_tls.counts(c, day, domain))
+
+    async def forget_tls(self, day: int, domain: str = "") -> None:
+        await self._link.run(0, lambda transaction: postgres_tls.forget(transaction, day, domain))
 
     # Analytics
 
@@ -295,28 +313,6 @@ class PostgresSpool(PostgresHooks):
 
 def _body_reader(message_id: str, sequence: int) -> Callable[[Any], Any]:
     return lambda connection: connection.fetch(SQL["read_body"], message_id, sequence, READ_CHUNKS)
-
-
-async def _fold_tally(transaction: Transaction) -> None:
-    if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 2)", LOCK):
-        await transaction.fetch("fold_tally")
-        await transaction.fetch("delete_empty_tally")
-
-
-async def _sweep(transaction: Transaction, before: int) -> int:
-    messages = [row["id"] for row in await transaction.fetch("final_messages", before, SWEEP)]
-    for statement in ("delete_recipients", "delete_messages"):
-        await transaction.fetch(statement, messages)
-    stale = [row["message"] for row in await transaction.fetch("stale_stagings", transaction.now - STAGING_MS)]
-    await transaction.fetch("delete_staged", stale)
-    await transaction.fetch("staging_ends", stale)
-    for statement in ("delete_idle_destinations", "delete_old_buckets", "delete_expired_suppressions", "forget"):
-        await transaction.fetch(statement, before)
-    if await transaction.connection.fetchval("SELECT pg_try_advisory_xact_lock($1, 3)", LOCK):
-        for row in await transaction.fetch("event_days"):
-            if (row["day"] + 1) * DAY_MS <= before:
-                await transaction.connection.execute(f"DROP TABLE event_{row['day']}")
-    return len(messages)
 
 
 # Opening

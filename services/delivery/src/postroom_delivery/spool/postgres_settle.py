@@ -6,10 +6,11 @@ from typing import Any
 
 from postroom_core.errors import Unavailable
 from postroom_delivery.limits import Pace
-from postroom_delivery.spool import postgres_accept
+from postroom_delivery.spool import postgres_accept, postgres_tls
 from postroom_delivery.spool.model import OPEN_STATES, Claim, EventDetail, Key, LostLease, Notice, RecipientRow, Settlement, State
 from postroom_delivery.spool.postgres_link import Link, Transaction, clean
 from postroom_delivery.spool.postgres_suppression import suppress
+from postroom_delivery.spool.tls_tally import TlsSession
 
 _VERBS = {"retry": "retried", "hold": "held", "release": "released"}
 
@@ -21,6 +22,7 @@ class Settling:
     now: int
     settlements: Sequence[Settlement]
     notices: Sequence[Notice]
+    sessions: Sequence[TlsSession] = ()
 
 
 async def doubt(link: Link, holder: str, requests: Sequence[Sequence[Claim]]) -> list[None]:
@@ -55,6 +57,7 @@ async def settle(transaction: Transaction, holder: str | None, requests: Sequenc
     if any(await postgres_accept.accept(transaction, notices)) if notices else False:
         raise Unavailable("a notice was refused by the spool")  # cannot be: notices carry no allowance
     await _close(transaction, {message: count for message, count in closed.items() if count})
+    await postgres_tls.add(transaction, holder or "", [session for request in requests for session in request.sessions])
     return [None] * len(requests)
 
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
-from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle, sqlite_suppression
+from postroom_delivery.spool import rollup, sqlite_accept, sqlite_claim, sqlite_read, sqlite_rollup, sqlite_settle, sqlite_suppression, sqlite_tls
 from postroom_delivery.spool.interface import LEASE_MS, LimitsOf
 from postroom_delivery.spool.model import (
     Backlog,
@@ -42,6 +42,7 @@ from postroom_delivery.spool.model import (
 from postroom_delivery.spool.sqlite_accept import SQL
 from postroom_delivery.spool.sqlite_hooks import SqliteHooks
 from postroom_delivery.spool.sqlite_migrate import migrate
+from postroom_delivery.spool.tls_tally import TlsCount, TlsSession
 from postroom_delivery.spool.writer import Writer
 
 T = TypeVar("T")
@@ -122,8 +123,12 @@ class SqliteSpool(SqliteHooks):
     async def doubt(self, claims: Sequence[Claim]) -> None:
         await self._writer.submit(lambda c: sqlite_settle.doubt(c, self._holder, claims))
 
-    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice]) -> None:
-        await self._writer.submit(lambda c: sqlite_settle.settle(c, now, self._holder, settlements, notices))
+    async def settle(self, now: int, settlements: Sequence[Settlement], notices: Sequence[Notice], sessions: Sequence[TlsSession] = ()) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            sqlite_settle.settle(connection, now, self._holder, settlements, notices)
+            sqlite_tls.add(connection, now, self._holder, sessions)
+
+        await self._writer.submit(work)
         if makes_work(settlements, notices):
             self.changed.set()
 
@@ -220,6 +225,17 @@ class SqliteSpool(SqliteHooks):
 
     async def sweep(self, before: int) -> int:
         return await self._writer.submit(lambda c: sqlite_settle.sweep(c, before, SWEEP))
+
+    # Results of TLS
+
+    async def tls_domains(self, day: int, after: str, limit: int) -> list[str]:
+        return await self._read(lambda c: sqlite_tls.domains(c, day, after, limit))
+
+    async def tls_counts(self, day: int, domain: str) -> list[TlsCount]:
+        return await self._read(lambda c: sqlite_tls.counts(c, day, domain))
+
+    async def forget_tls(self, day: int, domain: str = "") -> None:
+        await self._writer.submit(lambda c: sqlite_tls.forget(c, day, domain))
 
     # Analytics
 
