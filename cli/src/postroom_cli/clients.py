@@ -198,6 +198,12 @@ class QueueClient:
             del request.message_ids[:]
             request.after = response.next
 
+    async def suspend_tenant(self, tenant: str, *, suspended: bool) -> int:
+        """How many tenants are now in another state: 1 or 0."""
+        with _mapped():
+            request = queue_pb2.SuspendTenantRequest(tenant=tenant, suspended=suspended)
+            return (await self._stub.SuspendTenant(request, timeout=SECONDS)).changed
+
     async def suspend(self, pool: str, destination: str, *, suspended: bool) -> int:
         request = queue_pb2.SuspendDestinationRequest(pool=pool, destination=destination, suspended=suspended)
         with _mapped():
@@ -235,6 +241,7 @@ class QueueClient:
             "due": response.due,
             "oldest_due_seconds": response.oldest_due_seconds,
             "in_doubt": response.in_doubt,
+            "suspended_tenants": list(response.suspended_tenants),
             "destinations": [
                 MessageToDict(d, preserving_proto_field_name=True, always_print_fields_with_no_presence=True) for d in response.destinations
             ],

@@ -152,18 +152,23 @@ for _name, _help in zip(
 
 
 @queue.command("suspend")
-@click.argument("destination")
-@click.option("--pool", default="default/main", show_default=True)
+@click.argument("destination", required=False)
+@click.option("--tenant", default="", help="Instead of a destination: all mail of this tenant, which is accepted all the same.")
+@click.option("--pool", default="default/main", show_default=True, help="The destination's.")
 @click.option("--resume", is_flag=True, help="Let it go on.")
-def suspend(destination: str, pool: str, resume: bool) -> None:
-    """Stop all attempts to one destination."""
+def suspend(destination: str | None, tenant: str, pool: str, resume: bool) -> None:
+    """Stop all attempts to one destination, or for one tenant."""
+    if bool(destination) == bool(tenant):
+        raise click.UsageError("name a destination, or a tenant by --tenant")
 
     async def act() -> int:
         async with connected(place()) as client:
-            return await client.suspend(pool, destination, suspended=not resume)
+            if tenant:
+                return await client.suspend_tenant(tenant, suspended=not resume)
+            return await client.suspend(pool, destination or "", suspended=not resume)
 
     run(act())
-    show.out.print(f"{destination} {'goes on' if resume else 'is suspended'}")
+    show.out.print(f"{tenant or destination} {'goes on' if resume else 'is suspended'}")
 
 
 @queue.command("dead-letters")

@@ -120,6 +120,8 @@ def _queue(*, json_: bool) -> None:
     table.add_row("oldest due", f"{found['oldest_due_seconds']} s")
     table.add_row("ambiguous", str(found["in_doubt"]))
     show.out.print(table)
+    if found["suspended_tenants"]:
+        show.out.print(f"suspended tenants: {', '.join(found['suspended_tenants'])}", markup=False)
     if found["destinations"]:
         table = Table("pool", "destination", "scheduled", "connections", "pace", "suspended")
         for row in found["destinations"]:

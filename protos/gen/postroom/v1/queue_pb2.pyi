@@ -450,6 +450,28 @@ class SuspendDestinationRequest(_message.Message):
 Global___SuspendDestinationRequest: _TypeAlias = SuspendDestinationRequest  # noqa: Y015
 
 @_typing.final
+class SuspendTenantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    suspended: _builtins.bool
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        suspended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspended", b"suspended", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendTenantRequest: _TypeAlias = SuspendTenantRequest  # noqa: Y015
+
+@_typing.final
 class DeadLettersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,6 +589,7 @@ class StatsResponse(_message.Message):
     DUE_FIELD_NUMBER: _builtins.int
     OLDEST_DUE_SECONDS_FIELD_NUMBER: _builtins.int
     IN_DOUBT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_TENANTS_FIELD_NUMBER: _builtins.int
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     due: _builtins.int
     """scheduled and due now; from 10000 on it means at least so many"""
@@ -575,6 +598,10 @@ class StatsResponse(_message.Message):
     @_builtins.property
     def recipients(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """by state"""
+
+    @_builtins.property
+    def suspended_tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """at most 1000"""
 
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DestinationStats]:
@@ -587,11 +614,12 @@ class StatsResponse(_message.Message):
         due: _builtins.int = ...,
         oldest_due_seconds: _builtins.int = ...,
         in_doubt: _builtins.int = ...,
+        suspended_tenants: _abc.Iterable[_builtins.str] | None = ...,
         destinations: _abc.Iterable[Global___DestinationStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "due", b"due", "in_doubt", b"in_doubt", "oldest_due_seconds", b"oldest_due_seconds", "recipients", b"recipients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "due", b"due", "in_doubt", b"in_doubt", "oldest_due_seconds", b"oldest_due_seconds", "recipients", b"recipients", "suspended_tenants", b"suspended_tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

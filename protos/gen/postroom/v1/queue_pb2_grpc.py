@@ -59,6 +59,11 @@ class QueueStub:
                 request_serializer=postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.SerializeToString,
                 response_deserializer=postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
                 _registered_method=True)
+        self.SuspendTenant = channel.unary_unary(
+                '/postroom.v1.Queue/SuspendTenant',
+                request_serializer=postroom_dot_v1_dot_queue__pb2.SuspendTenantRequest.SerializeToString,
+                response_deserializer=postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
+                _registered_method=True)
         self.DeadLetters = channel.unary_unary(
                 '/postroom.v1.Queue/DeadLetters',
                 request_serializer=postroom_dot_v1_dot_queue__pb2.DeadLettersRequest.SerializeToString,
@@ -110,6 +115,13 @@ class QueueServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendTenant(self, request, context):
+        """Stops or resumes all claims for one tenant's mail, in every pool of this queue; it is accepted all the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeadLetters(self, request, context):
         """Bounces of bounces, newest first: what could be told to nobody.
         """
@@ -149,6 +161,11 @@ def add_QueueServicer_to_server(servicer, server):
             'SuspendDestination': grpc.unary_unary_rpc_method_handler(
                     servicer.SuspendDestination,
                     request_deserializer=postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.FromString,
+                    response_serializer=postroom_dot_v1_dot_queue__pb2.ActResponse.SerializeToString,
+            ),
+            'SuspendTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendTenant,
+                    request_deserializer=postroom_dot_v1_dot_queue__pb2.SuspendTenantRequest.FromString,
                     response_serializer=postroom_dot_v1_dot_queue__pb2.ActResponse.SerializeToString,
             ),
             'DeadLetters': grpc.unary_unary_rpc_method_handler(
@@ -296,6 +313,33 @@ class Queue:
             target,
             '/postroom.v1.Queue/SuspendDestination',
             postroom_dot_v1_dot_queue__pb2.SuspendDestinationRequest.SerializeToString,
+            postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/postroom.v1.Queue/SuspendTenant',
+            postroom_dot_v1_dot_queue__pb2.SuspendTenantRequest.SerializeToString,
             postroom_dot_v1_dot_queue__pb2.ActResponse.FromString,
             options,
             channel_credentials,

@@ -43,6 +43,8 @@ class QueueStub:
     """
     SuspendDestination: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]
     """Stops or resumes all claims for one destination of a pool."""
+    SuspendTenant: _grpc.UnaryUnaryMultiCallable[_queue_pb2.SuspendTenantRequest, _queue_pb2.ActResponse]
+    """Stops or resumes all claims for one tenant's mail, in every pool of this queue; it is accepted all the same."""
     DeadLetters: _grpc.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]
     """Bounces of bounces, newest first: what could be told to nobody."""
     Stats: _grpc.UnaryUnaryMultiCallable[_queue_pb2.StatsRequest, _queue_pb2.StatsResponse]
@@ -62,6 +64,8 @@ class QueueAsyncStub(QueueStub):
     """
     SuspendDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuspendDestinationRequest, _queue_pb2.ActResponse]  # type: ignore[assignment]
     """Stops or resumes all claims for one destination of a pool."""
+    SuspendTenant: _aio.UnaryUnaryMultiCallable[_queue_pb2.SuspendTenantRequest, _queue_pb2.ActResponse]  # type: ignore[assignment]
+    """Stops or resumes all claims for one tenant's mail, in every pool of this queue; it is accepted all the same."""
     DeadLetters: _aio.UnaryUnaryMultiCallable[_queue_pb2.DeadLettersRequest, _queue_pb2.DeadLettersResponse]  # type: ignore[assignment]
     """Bounces of bounces, newest first: what could be told to nobody."""
     Stats: _aio.UnaryUnaryMultiCallable[_queue_pb2.StatsRequest, _queue_pb2.StatsResponse]  # type: ignore[assignment]
@@ -108,6 +112,14 @@ class QueueServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_pb2.ActResponse, _abc.Awaitable[_queue_pb2.ActResponse]]:
         """Stops or resumes all claims for one destination of a pool."""
+
+    @_abc_1.abstractmethod
+    def SuspendTenant(
+        self,
+        request: _queue_pb2.SuspendTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_pb2.ActResponse, _abc.Awaitable[_queue_pb2.ActResponse]]:
+        """Stops or resumes all claims for one tenant's mail, in every pool of this queue; it is accepted all the same."""
 
     @_abc_1.abstractmethod
     def DeadLetters(

@@ -229,6 +229,11 @@ class QueueServicer(queue_pb2_grpc.QueueServicer):
         key = Key(request.pool, request.destination)
         return queue_pb2.ActResponse(changed=await self._spool.suspend(self._clock.now_ms(), key, request.suspended))
 
+    async def SuspendTenant(self, request: queue_pb2.SuspendTenantRequest, context: Context) -> queue_pb2.ActResponse:
+        if not request.tenant:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name a tenant")
+        return queue_pb2.ActResponse(changed=await self._spool.suspend_tenant(self._clock.now_ms(), request.tenant, request.suspended))
+
     async def DeadLetters(self, request: queue_pb2.DeadLettersRequest, context: Context) -> queue_pb2.DeadLettersResponse:
         before = DeadLetter(request.before_id, request.before_ms, "", b"") if request.before_ms else None
         letters = await self._spool.dead_letters(before, min(max(1, request.limit or 100), MOST_LISTED))

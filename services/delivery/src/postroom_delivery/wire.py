@@ -142,6 +142,7 @@ def stats(found: Stats, now: int) -> queue_pb2.StatsResponse:
         due=found.due,
         oldest_due_seconds=max(0, now - found.oldest_due_at) // 1000 if found.due else 0,
         in_doubt=found.ambiguous,
+        suspended_tenants=found.suspended_tenants,
         destinations=[
             queue_pb2.DestinationStats(
                 pool=d.pool,

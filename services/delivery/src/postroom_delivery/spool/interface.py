@@ -173,6 +173,9 @@ class Spool(Memory, RollUps, TlsResults, Hooks, Protocol):
     async def suspend(self, now: int, key: Key, suspended: bool) -> int:
         """Stops or resumes all claims of a destination; 0 when it is unknown and nothing was suspended."""
 
+    async def suspend_tenant(self, now: int, tenant: str, suspended: bool) -> int:
+        """Stops or resumes all claims of a tenant's mail in every pool; its mail is accepted all the same. 0 when nothing changed."""
+
     async def stats(self, now: int) -> Stats:
         """The queue in numbers."""
 

@@ -376,6 +376,7 @@ class Stats:
     oldest_due_at: int
     ambiguous: int
     destinations: tuple[DestinationRow, ...] = field(default=())
+    suspended_tenants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

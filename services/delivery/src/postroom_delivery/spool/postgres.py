@@ -255,6 +255,11 @@ class PostgresSpool(PostgresHooks):
         self._woken()
         return 1
 
+    async def suspend_tenant(self, now: int, tenant: str, suspended: bool) -> int:
+        changed = await self._link.run(now, lambda transaction: postgres_settle.suspend_tenant(transaction, tenant, suspended))
+        self._woken()
+        return changed
+
     async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
         async def work(transaction: Transaction) -> int:
             transaction.event(message_id, address, 0, event)

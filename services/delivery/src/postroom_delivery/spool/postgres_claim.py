@@ -3,9 +3,9 @@
 How exactness comes about: a claim locks the rows of the destinations that it looks at and skips those that another claim has locked; slots and
 tokens are counted after the lock. How fairness comes about: see sqlite_claim; it is the same order of destinations and lanes.
 
-Locks are taken in one order, or never waited for: arrivals (skipped when locked), destinations that have new arrivals (sorted), destinations
-that are due (skipped when locked), and only under a destination's lock its lanes and recipients. Accepts and settlements lock no
-destination: they append arrivals.
+Locks are taken in one order, or never waited for: suspended tenants (shared), arrivals (skipped when locked), destinations that have new
+arrivals (sorted), destinations that are due (skipped when locked), and only under a destination's lock its lanes and recipients. Accepts and
+settlements lock no destination: they append arrivals.
 """
 
 from collections import Counter
@@ -228,19 +228,21 @@ def _claim(row: Any, fence: int) -> Claim:
 
 async def take_arrivals(transaction: Transaction) -> None:
     """Brings what was scheduled since the last claim to its lanes and destinations. Destinations first: their lock is the lanes' lock."""
+    suspended = {row["tenant"] for row in await transaction.fetch("suspended_for_claim")}
     rows = await transaction.fetch("take_arrivals")
     lanes: dict[tuple[str, str, str], int] = {}
     destinations: dict[tuple[str, str], int] = {}
     for row in rows:
         place = (row["pool"], row["destination"])
-        destinations[place] = min(row["due"], destinations.get(place, NEVER))
+        due = NEVER if row["tenant"] in suspended else row["due"]
+        destinations[place] = min(due, destinations.get(place, NEVER))
         if row["tenant"]:
             lane = (*place, row["tenant"])
             lanes[lane] = min(row["due"], lanes.get(lane, NEVER))
     unblocked = sorted({(row["pool"], row["destination"]) for row in rows if row["unblock"]})
     await transaction.many("lock_destinations", sorted(destinations))
     await transaction.many("unblock_destinations", unblocked)
-    await transaction.many("wake_destinations", [(*place, due) for place, due in sorted(destinations.items())])
+    await transaction.many("wake_destinations", [(*place, None if due == NEVER else due) for place, due in sorted(destinations.items())])
     await transaction.many("wake_lanes", [(*lane, due) for lane, due in sorted(lanes.items())])
 
 

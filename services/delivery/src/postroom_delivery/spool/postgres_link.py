@@ -20,7 +20,7 @@ from postroom_delivery.spool import statements
 from postroom_delivery.spool.model import EventDetail
 from postroom_delivery.spool.postgres_migrate import LOCK
 
-SQL = statements.load("postgres.sql") | statements.load("postgres_tls.sql")
+SQL = statements.load("postgres.sql") | statements.load("postgres_tls.sql") | statements.load("postgres_tenants.sql")
 T = TypeVar("T")
 Connection = Any  # asyncpg.Connection or the pool's proxy of it, which are not related by type
 

@@ -92,6 +92,7 @@ async def stats(connection: Connection, now: int) -> Stats:
             DestinationRow(pool, name, scheduled, connections, suspended, next_at, Pace(factor, at).now(now))
             for pool, name, scheduled, connections, suspended, next_at, factor, at in await connection.fetch(SQL["stats_destinations"])
         ),
+        suspended_tenants=tuple(row["tenant"] for row in await connection.fetch(SQL["suspended_tenants"])),
     )
 
 

@@ -119,3 +119,13 @@ async def reschedule(transaction: Transaction, action: str, recipients: Sequence
         if action != "hold":
             transaction.wake(row["pool"], row["destination"], row["tenant"], transaction.now, unblock=True)
     return len(rows)
+
+
+async def suspend_tenant(transaction: Transaction, tenant: str, suspended: bool) -> int:
+    """See Spool.suspend_tenant. What became due meanwhile is looked at again."""
+    if suspended:
+        return len(await transaction.fetch("suspend_tenant", tenant))
+    resumed = await transaction.fetch("resume_tenant", tenant)
+    if resumed:
+        await transaction.fetch("wake_tenant", tenant)
+    return len(resumed)

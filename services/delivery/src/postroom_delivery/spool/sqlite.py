@@ -204,6 +204,9 @@ class SqliteSpool(SqliteHooks):
     async def suspend(self, now: int, key: Key, suspended: bool) -> int:
         return await self._write(lambda c: sqlite_settle.suspend(c, key, suspended))
 
+    async def suspend_tenant(self, now: int, tenant: str, suspended: bool) -> int:
+        return await self._write(lambda c: sqlite_settle.suspend_tenant(c, tenant, suspended))
+
     async def tell(self, now: int, message_id: str, address: str, event: EventDetail, entries: Sequence[Suppression]) -> int:
         def work(connection: sqlite3.Connection) -> int:
             sqlite_accept.insert_event(connection, now, message_id, address, 0, event)

@@ -86,6 +86,7 @@ def stats(connection: sqlite3.Connection, now: int) -> Stats:
             DestinationRow(pool, name, scheduled, connections, bool(suspended), next_at, Pace(factor, at).now(now))
             for pool, name, scheduled, connections, suspended, next_at, factor, at in connection.execute(SQL["stats_destinations"])
         ),
+        suspended_tenants=tuple(row[0] for row in connection.execute(SQL["suspended_tenants"])),
     )
 
 

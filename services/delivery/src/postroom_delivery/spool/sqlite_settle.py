@@ -116,6 +116,16 @@ def suspend(connection: sqlite3.Connection, key: Key, suspended: bool) -> int:
     return connection.execute(SQL["suspend"], where).rowcount
 
 
+def suspend_tenant(connection: sqlite3.Connection, tenant: str, suspended: bool) -> int:
+    """See Spool.suspend_tenant. What became due meanwhile is looked at again."""
+    if suspended:
+        return connection.execute(SQL["suspend_tenant"], (tenant,)).rowcount
+    resumed = connection.execute(SQL["resume_tenant"], (tenant,)).rowcount
+    if resumed:
+        connection.execute(SQL["wake_tenant"], (tenant,))
+    return resumed
+
+
 def throttle(connection: sqlite3.Connection, now: int, key: Key) -> None:
     """See Spool.throttle."""
     row = connection.execute(SQL["pace"], (key.pool, key.destination)).fetchone()

@@ -83,9 +83,10 @@ DELETE FROM arrival WHERE id IN (SELECT id FROM arrival ORDER BY id LIMIT 5000 F
 RETURNING pool, destination, tenant, due, unblock;
 
 -- name: wake_destinations
--- Never earlier than a block that is in force.
+-- Never earlier than a block that is in force; NULL makes the row and wakes nobody.
 INSERT INTO destination (pool, name, next_at) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
-ON CONFLICT (pool, name) DO UPDATE SET next_at = greatest(destination.blocked_until, least(coalesce(destination.next_at, excluded.next_at), excluded.next_at));
+ON CONFLICT (pool, name) DO UPDATE SET next_at = CASE WHEN excluded.next_at IS NULL THEN destination.next_at
+  ELSE greatest(destination.blocked_until, least(coalesce(destination.next_at, excluded.next_at), excluded.next_at)) END;
 
 -- name: lock_destinations
 SELECT 1 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS given(pool, name, n) JOIN destination d ON d.pool = given.pool AND d.name = given.name
@@ -103,7 +104,8 @@ ON CONFLICT (pool, destination, tenant) DO UPDATE SET next_due = least(lane.next
 -- Destinations whose connection waits for work: their slot is taken, so next_at says when another slot is free, not when there is work.
 SELECT d.pool, d.name, d.tokens, d.tokens_at, d.factor, d.factor_at FROM unnest($2::text[], $3::text[]) AS given(pool, name)
 JOIN destination d ON d.pool = given.pool AND d.name = given.name
-WHERE NOT suspended AND blocked_until <= $1 AND EXISTS (SELECT 1 FROM lane l WHERE l.pool = d.pool AND l.destination = d.name AND l.next_due <= $1)
+WHERE NOT suspended AND blocked_until <= $1 AND EXISTS (SELECT 1 FROM lane l WHERE l.pool = d.pool AND l.destination = d.name AND l.next_due <= $1
+  AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = l.tenant))
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: due_destinations
@@ -143,7 +145,8 @@ UPDATE destination SET factor = $3, factor_at = $4 WHERE pool = $1 AND name = $2
 -- For each destination the tenant whose turn it is, and its due recipients: by priority, then by time. The nested loops keep that order.
 SELECT given.pool, given.name, l.tenant, r.id, r.message, r.address, r.attempts, r.notify, r.orcpt, r.delay_told, m.size, m.body_size, m.domain
 FROM unnest($3::text[], $4::text[]) AS given(pool, name)
-CROSS JOIN LATERAL (SELECT tenant FROM lane WHERE lane.pool = given.pool AND lane.destination = given.name AND next_due <= $1 ORDER BY turn_at LIMIT 1) AS l
+CROSS JOIN LATERAL (SELECT tenant FROM lane WHERE lane.pool = given.pool AND lane.destination = given.name AND next_due <= $1
+  AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) ORDER BY turn_at LIMIT 1) AS l
 LEFT JOIN LATERAL (
   SELECT found.* FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
     SELECT id, message, address, attempts, notify, orcpt, delay_told FROM recipient
@@ -178,7 +181,8 @@ WHERE lane.pool = given.pool AND lane.destination = given.name AND next_due = 92
 
 -- name: lanes_next_due
 SELECT lane.pool, lane.destination, min(next_due) AS due FROM unnest($1::text[], $2::text[]) AS given(pool, name)
-JOIN lane ON lane.pool = given.pool AND lane.destination = given.name GROUP BY 1, 2;
+JOIN lane ON lane.pool = given.pool AND lane.destination = given.name
+WHERE NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) GROUP BY 1, 2;
 
 -- name: update_destinations
 UPDATE destination SET next_at = given.next_at, tokens = given.tokens, tokens_at = given.tokens_at
@@ -332,7 +336,8 @@ WHERE a.due <= $1 AND NOT coalesce(d.suspended, false);
 
 -- name: backlog_lanes
 SELECT lane.pool, lane.destination AS name, tenant, greatest(next_due, turn_at) AS since FROM unnest($2::text[], $3::text[]) AS given(pool, name)
-JOIN lane ON lane.pool = given.pool AND lane.destination = given.name WHERE next_due <= $1 ORDER BY turn_at;
+JOIN lane ON lane.pool = given.pool AND lane.destination = given.name
+WHERE next_due <= $1 AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) ORDER BY turn_at;
 
 -- name: backlog_counts
 -- Each lane up to its own bound.

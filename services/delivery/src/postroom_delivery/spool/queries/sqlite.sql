@@ -42,9 +42,11 @@ INSERT INTO lane (pool, destination, tenant, next_due) VALUES (:pool, :destinati
 ON CONFLICT (pool, destination, tenant) DO UPDATE SET next_due = min(next_due, excluded.next_due);
 
 -- name: wake_destination
--- Never earlier than a block that is in force.
-INSERT INTO destination (pool, name, next_at) VALUES (:pool, :destination, :due)
-ON CONFLICT (pool, name) DO UPDATE SET next_at = max(blocked_until, min(coalesce(next_at, excluded.next_at), excluded.next_at));
+-- Never earlier than a block that is in force; not at all for a suspended tenant.
+INSERT INTO destination (pool, name, next_at)
+VALUES (:pool, :destination, iif(EXISTS (SELECT 1 FROM suspended_tenant WHERE tenant = :tenant), NULL, :due))
+ON CONFLICT (pool, name) DO UPDATE SET
+  next_at = iif(excluded.next_at IS NULL, next_at, max(blocked_until, min(coalesce(next_at, excluded.next_at), excluded.next_at)));
 
 -- name: read_usage
 SELECT window, messages FROM usage WHERE key = ? AND window_seconds = ?;
@@ -62,7 +64,8 @@ SELECT pool, name, tokens, tokens_at, factor, factor_at FROM destination WHERE n
 -- name: idle_destination
 -- A destination whose connection waits for work: its slot is taken, so next_at says when another slot is free, not when there is work.
 SELECT pool, name, tokens, tokens_at, factor, factor_at FROM destination WHERE pool = :pool AND name = :destination AND suspended = 0 AND blocked_until <= :now
-  AND EXISTS (SELECT 1 FROM lane WHERE lane.pool = :pool AND lane.destination = :destination AND next_due <= :now);
+  AND EXISTS (SELECT 1 FROM lane WHERE lane.pool = :pool AND lane.destination = :destination AND next_due <= :now
+    AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant));
 
 -- name: next_at
 SELECT min(next_at) FROM destination WHERE next_at IS NOT NULL AND suspended = 0;
@@ -90,7 +93,8 @@ SELECT factor, factor_at FROM destination WHERE pool = ? AND name = ?;
 UPDATE destination SET factor = ?, factor_at = ? WHERE pool = ? AND name = ?;
 
 -- name: due_lanes
-SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at LIMIT ?;
+SELECT tenant FROM lane WHERE pool = ? AND destination = ? AND next_due <= ?
+  AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) ORDER BY turn_at LIMIT ?;
 
 -- name: lane_priorities
 -- The priorities that a lane has, highest first; one look into the index for each.
@@ -115,7 +119,7 @@ UPDATE lane SET turn_at = ?, next_due = ? WHERE pool = ? AND destination = ? AND
 SELECT min(due_at) FROM recipient WHERE pool = ? AND destination = ? AND tenant = ? AND priority = ? AND state = 'scheduled';
 
 -- name: lane_next_due
-SELECT min(next_due) FROM lane WHERE pool = ? AND destination = ?;
+SELECT min(next_due) FROM lane WHERE pool = ? AND destination = ? AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant);
 
 -- name: delete_empty_lanes
 DELETE FROM lane WHERE pool = ? AND destination = ? AND next_due = 9223372036854775807;
@@ -160,7 +164,8 @@ DELETE FROM slot WHERE id = ?;
 -- before others that wait: it keeps its place in the line, or goes to the end.
 UPDATE destination SET blocked_until = max(blocked_until, :until),
   next_at = (SELECT max(blocked_until, :until, min(next_due), min(coalesce(next_at, :now), :now)) FROM lane
-    WHERE lane.pool = destination.pool AND lane.destination = destination.name AND next_due < 9223372036854775807)
+    WHERE lane.pool = destination.pool AND lane.destination = destination.name AND next_due < 9223372036854775807
+    AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant))
 WHERE pool = :pool AND name = :destination;
 
 -- name: unblock_destination
@@ -207,6 +212,19 @@ UPDATE recipient SET state = 'scheduled', due_at = ? WHERE id = ? AND state = 'h
 -- name: suspend
 INSERT INTO destination (pool, name, suspended) VALUES (:pool, :destination, :suspended) ON CONFLICT (pool, name) DO UPDATE SET suspended = excluded.suspended;
 
+-- name: suspend_tenant
+INSERT INTO suspended_tenant (tenant) VALUES (?) ON CONFLICT (tenant) DO NOTHING;
+
+-- name: resume_tenant
+DELETE FROM suspended_tenant WHERE tenant = ?;
+
+-- name: wake_tenant
+INSERT INTO destination (pool, name, next_at) SELECT pool, destination, next_due FROM lane WHERE tenant = ? AND next_due < 9223372036854775807
+ON CONFLICT (pool, name) DO UPDATE SET next_at = max(blocked_until, min(coalesce(next_at, excluded.next_at), excluded.next_at));
+
+-- name: suspended_tenants
+SELECT tenant FROM suspended_tenant ORDER BY tenant LIMIT 1000;
+
 -- name: stats_states
 SELECT state, sum(n) FROM tally GROUP BY state HAVING sum(n) > 0;
 
@@ -221,7 +239,8 @@ SELECT pool, name, tokens, tokens_at, factor, factor_at, next_at, (SELECT count(
 FROM destination d WHERE next_at <= ? AND suspended = 0 ORDER BY next_at LIMIT ?;
 
 -- name: backlog_lanes
-SELECT tenant, max(next_due, turn_at) FROM lane WHERE pool = ? AND destination = ? AND next_due <= ? ORDER BY turn_at;
+SELECT tenant, max(next_due, turn_at) FROM lane WHERE pool = ? AND destination = ? AND next_due <= ?
+  AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) ORDER BY turn_at;
 
 -- name: backlog_lane
 SELECT count(*) FROM (SELECT 1 FROM recipient WHERE pool = ? AND destination = ? AND tenant = ? AND priority = ? AND state = 'scheduled' AND due_at <= ? LIMIT ?);
