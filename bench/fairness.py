@@ -8,6 +8,9 @@ what they offer from then on. Then the spool is filled with the disturber's back
 - tarpit: a host that takes MAIL and never answers again;
 - tenant: another tenant's messages to the same twenty destinations.
 
+With `--virtual` the noisy tenant is simulated: the real scheduler and engine, a clock that leaps, peers that take half a second for a message. Then
+nothing depends on the machine, all 200 connections of a process are wanted by the noisy tenant, whose mail goes to twenty more destinations.
+
 Prints a table, writes JSON, and ends with 1 when the others kept less than 80 % of their rate. Absolute figures belong to the machine.
 """
 
@@ -21,15 +24,21 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))  # the PostgreSQL server of the tests
 
-from spools import POOL, Group, World, enqueue, store, world
+from simulate import LIMITS, Day, Spool, VirtualClock, VirtualLoop
+from spools import POOL, Group, World, enqueue, message, store, world
 
 from postroom_core import rpc
 from postroom_core.documents import Pool, Retry
 from postroom_core.testing.faults import Hang, Rule, script
 from postroom_core.testing.sink import Received, Sink
+from postroom_delivery.scheduler import Scheduler
+from postroom_delivery.spool.opening import open_spool
+from postroom_delivery.spool.postgres import open_postgres
 
 PLACES = 20
 OTHERS = Group(0, "o", PLACES, "others")
@@ -44,6 +53,8 @@ LEAST = 0.8
 WINDOW = 200
 WARM_SECONDS = 3.0
 _MARK = "other-"
+# Of the simulation: slow enough that 200 connections carry 400 messages a second, of which the others want a tenth.
+PEER_SECONDS, VIRTUAL_RATE, VIRTUAL_WARM_SECONDS, VIRTUAL_ROWS = 0.5, 40, 8.0, 12_000
 
 
 class Arrivals:
@@ -123,6 +134,58 @@ async def measure(engine: str, disturber: Group, seconds: float) -> dict[str, di
             filled.remove()
 
 
+async def simulated(engine: str, rows: int, seconds: float) -> dict[str, dict[str, float]]:
+    """The figures of the others alone and beside a noisy tenant's `rows` messages, in virtual time."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    clock = VirtualClock(loop)
+    day = Day(clock, PEER_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="fairness-") as name:
+        made = store(engine, pathlib.Path(name))
+        try:
+            if engine == "postgres":
+                opening: Any = open_postgres(lambda: made.url, "sim", lambda _: LIMITS, caller_clock=True)
+            else:
+                opening = open_spool(lambda: made.url, "sim", clock.now_ms(), lambda _: LIMITS)
+            loop.waits.busy += 1
+            async with opening as opened:
+                loop.waits.busy -= 1
+                spool: Any = Spool(opened, loop)
+                scheduler = Scheduler(spool, clock, lambda batch, owner: day.peer(batch, spool, owner))
+                running = asyncio.create_task(scheduler.run())
+                alone = await _steady(day, spool, seconds)
+                await asyncio.gather(*(_hand_over(day, spool, number % (2 * PLACES), "noisy") for number in range(rows)))
+                disturbed = await _steady(day, spool, seconds)
+                scheduler.draining = True
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                loop.waits.busy += 1  # the end is real
+                await scheduler.drain(0)
+        finally:
+            made.remove()
+    return {"alone": alone, "disturbed": disturbed}
+
+
+async def _steady(day: Day, spool: Any, seconds: float) -> dict[str, float]:
+    """The others offer VIRTUAL_RATE a second; what of it arrives, after as long as a queue needs to fill."""
+    accepts = []
+    for number in range(int((seconds + VIRTUAL_WARM_SECONDS) * VIRTUAL_RATE)):
+        if number == int(VIRTUAL_WARM_SECONDS * VIRTUAL_RATE):
+            day.reset()
+        accepts.append(asyncio.create_task(_hand_over(day, spool, number % PLACES, OTHERS.tenant)))
+        await asyncio.sleep(1 / VIRTUAL_RATE)
+    await asyncio.gather(*accepts)
+    waits = day.waits[OTHERS.tenant]
+    p95 = statistics.quantiles(waits, n=20)[-1] if len(waits) > 1 else seconds
+    figures = {"a second": len(waits) / seconds, "disturber a second": len(day.waits["noisy"]) / seconds}
+    return figures | {"p50, s": statistics.median(waits) if waits else seconds, "p95, s": p95}
+
+
+async def _hand_over(day: Day, spool: Any, place: int, tenant: str) -> None:
+    name = f"o{place}.example"
+    await spool.accept(replace(message(name, name, tenant, 100), received_at=day.clock.now_ms()), (0, b"x" * 100))
+
+
 async def _serving(running: World) -> None:
     running.start()
     async with rpc.connect(running.target) as channel:
@@ -143,17 +206,26 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="of the disturber; default: " + ", ".join(f"{name} {g.rows}" for name, g in DISTURBERS.items()))
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--results", type=pathlib.Path, help="default: results/fairness-ENGINE-SCENARIO.json beside this file")
+    parser.add_argument("--virtual", action="store_true", help="the scenario `tenant` in virtual time")
     arguments = parser.parse_args()
     given = DISTURBERS[arguments.scenario]
     disturber = Group(arguments.rows or given.rows, given.prefix, given.places, given.tenant)
-    found = asyncio.run(measure(arguments.engine, disturber, arguments.seconds))
+    if arguments.virtual:
+        disturber = replace(DISTURBERS["tenant"], rows=arguments.rows or VIRTUAL_ROWS)
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            found = runner.run(simulated(arguments.engine, disturber.rows, arguments.seconds))
+    else:
+        found = asyncio.run(measure(arguments.engine, disturber, arguments.seconds))
     kept = found["disturbed"]["a second"] / found["alone"]["a second"]
     print(f"{arguments.engine}, {arguments.scenario} with {disturber.rows} messages: the others keep {kept:.0%}")
     print(f"  {'':10} {'a second':>10} {'p50, s':>8} {'p95, s':>8} {'disturber a second':>20}")
     for name, figures in found.items():
         numbers = f"{figures['a second']:10.1f} {figures['p50, s']:8.3f} {figures['p95, s']:8.3f} {figures['disturber a second']:20.1f}"
         print(f"  {name:10} {numbers}")
-    results = arguments.results or pathlib.Path(__file__).parent / "results" / f"fairness-{arguments.engine}-{arguments.scenario}.json"
+    results = (
+        arguments.results
+        or pathlib.Path(__file__).parent / "results" / f"fairness-{arguments.engine}-{'virtual' if arguments.virtual else arguments.scenario}.json"
+    )
     about = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": disturber.rows}
     results.write_text(json.dumps({"machine": about, "kept": kept, **found}, indent=1) + "\n")
     return 0 if kept >= LEAST else 1

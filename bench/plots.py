@@ -1,4 +1,4 @@
-"""Draws docs/images/scale-*.svg of the results in bench/results: what grows with the queue, and what with the processes.
+"""Draws docs/images/scale-*.svg of the results in bench/results: what grows with the queue.
 
 uv run python bench/plots.py
 """
@@ -16,6 +16,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 64, 16, 34, 56
 ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed")
 STYLE = "text{font:12px sans-serif;fill:#374151}.title{font-weight:bold}.grid{stroke:#e5e7eb}.back{fill:#ffffff}"
+CPU = "CPU of delivery and database, ms a message"
 Points = Sequence[tuple[float, float]]
 
 
@@ -64,24 +65,12 @@ def by_rows(value: Callable[[Any], float]) -> dict[str, Points]:
     return found
 
 
-def by_pods(names: Mapping[str, str]) -> dict[str, Points]:
-    """For each figure of simulate.py (pods, value)."""
-    files = {int(file.stem.rpartition("-")[2]): json.loads(file.read_text()) for file in RESULTS.glob("simulate-*.json")}
-    return {label: [(float(pods), figures[name]) for pods, figures in sorted(files.items())] for name, label in names.items()}
-
-
 def main() -> None:
     rows = "due messages in the queue"
     plots = {
-        "rate": lines("Deliveries a second, with as many accepts", rows, by_rows(lambda found: found["figures"]["delivered a second"])),
-        "start": lines("Seconds from the start of a process to its first delivery", rows, by_rows(lambda f: f["figures"]["first delivery after, s"])),
-        "answers": lines("Slowest answer to a question or an action, seconds", rows, by_rows(lambda found: max(found["seconds"].values()))),
+        "cpu": lines("CPU of delivery and database, ms a message", rows, by_rows(lambda found: found["figures"][CPU])),
+        "answers": lines("CPU of the slowest answer to a question or an action, seconds", rows, by_rows(lambda f: max(f["cpu seconds"].values()))),
         "disk": lines("Size of the spool, MiB", rows, by_rows(lambda found: found["figures"]["on disk, MiB"])),
-        "pods": lines(
-            "Asked of one PostgreSQL, a second",
-            "delivery processes",
-            by_pods({"statements a second": "statements", "transactions a second": "transactions", "claims a second": "claims"}),
-        ),
     }
     for name, text in plots.items():
         (IMAGES / f"scale-{name}.svg").write_text(text)

@@ -30,7 +30,7 @@ from spools import PostgresStore, message
 
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.spool.model import Batch, EventDetail, Limits, LostLease, Settlement, State
-from postroom_delivery.spool.postgres import PostgresSpool, open_postgres
+from postroom_delivery.spool.postgres import open_postgres
 from postroom_delivery.spool.postgres_link import Transaction
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class VirtualClock:
 class Spool:
     """The engine with a database that takes its virtual time. Everything that is not slowed here goes to the engine as it is."""
 
-    def __init__(self, engine: PostgresSpool, loop: VirtualLoop) -> None:
+    def __init__(self, engine: Any, loop: VirtualLoop) -> None:
         self._engine = engine
         self._waits = loop.waits
 
@@ -116,8 +116,9 @@ class Spool:
 class Day:
     """What happened: statements by name, transactions, connections, and how long each tenant's messages took."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, message_seconds: float = MESSAGE_SECONDS) -> None:
         self.clock = clock
+        self._message_seconds = message_seconds
         self.statements: collections.Counter[str] = collections.Counter()
         self.calls: collections.Counter[str] = collections.Counter()
         self.waits: dict[str, list[float]] = collections.defaultdict(list)
@@ -141,7 +142,7 @@ class Day:
             found: Batch | None = work
             while found is not None:
                 for message in found.messages:
-                    await asyncio.sleep(MESSAGE_SECONDS)
+                    await asyncio.sleep(self._message_seconds)
                     with contextlib.suppress(LostLease):
                         await spool.doubt(message.claims)
                         now = self.clock.now_ms()

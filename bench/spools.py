@@ -53,7 +53,8 @@ _STATEMENTS = (
     " SELECT {number}, {now}, {id}, '', 'accepted', 0, '', 'from inside by bench', '', '', '', 0 FROM n",
 )
 _PLACES = (
-    "INSERT INTO lane (pool, destination, tenant, next_due) SELECT '{pool}', 'mx:{prefix}' || i || '.test', '{tenant}', {now} FROM n",
+    "INSERT INTO lane (pool, destination, tenant, next_due) SELECT '{pool}', 'mx:{prefix}' || i || '.test', '{tenant}', {now} FROM n"
+    " WHERE true ON CONFLICT DO NOTHING",
     "INSERT INTO destination (pool, name, next_at, suspended) SELECT '{pool}', 'mx:{prefix}' || i || '.test', {now}, {suspended} FROM n"
     " WHERE true ON CONFLICT DO NOTHING",
 )
@@ -113,6 +114,10 @@ class Store:
         """Octets on the disk."""
         raise NotImplementedError
 
+    def pids(self) -> list[int]:
+        """Of the database's first process, when there is one."""
+        return []
+
     def remove(self) -> None:
         """What it needed is gone but for its folder."""
 
@@ -165,6 +170,9 @@ class PostgresStore(Store):
     def size(self) -> int:
         return int(self.server.sql("SELECT pg_database_size(current_database())", self.url))
 
+    def pids(self) -> list[int]:
+        return [self.server.pid]
+
     def remove(self) -> None:
         self.server.remove()
 
@@ -208,8 +216,7 @@ class World:
 
     def pids(self) -> list[int]:
         """The delivery process, and the database's first."""
-        own = [self.process.pid] if self.process is not None else []
-        return [*own, *([self.store.server.pid] if isinstance(self.store, PostgresStore) else [])]
+        return [*([self.process.pid] if self.process is not None else []), *self.store.pids()]
 
     def resident(self) -> int:
         """Octets of memory of the delivery process."""
