@@ -66,6 +66,8 @@ def _restored(item: Object, began: float) -> None:
 
 def test_every_field_of_ours_that_somebody_edits_is_back_and_fields_of_others_stay(postroom: Installation) -> None:
     edited = [item for item in children(postroom) if identity(item)[0] in EDITS or "document" in item.get("data", {})]
+    # What is in no other place cannot come back as it was: the listeners' self-signed certificate is made anew.
+    edited = [item for item in edited if item["metadata"]["name"] != "certificate-default"]
     for item in edited:
         kind, name, namespace = identity(item)
         change = EDITS.get(kind, {"data": {"document": "bm9uc2Vuc2U="}})
