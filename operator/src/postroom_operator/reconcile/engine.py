@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from postroom_core.errors import PostroomError, Transient
 from postroom_core.lifecycle import guarded
@@ -28,6 +28,7 @@ CONCURRENT = 16
 RUN_SECONDS = 60.0
 
 RECONCILES = Counter("postroom_operator_reconciles", "Reconciles by kind and outcome", ["kind", "outcome"])
+PENDING = Gauge("postroom_operator_pending", "Resources that have not been reconciled since this process leads")
 SECONDS = Histogram("postroom_operator_reconcile_seconds", "Time of one reconcile", ["kind"], buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60))
 
 Work = Callable[[str, str], Awaitable[float]]  # namespace, name → seconds until it wants to run again
@@ -39,6 +40,7 @@ class _Turn:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures: int = 0
     gone: bool = False
+    pending: bool = True
 
 
 class Engine:
@@ -75,11 +77,15 @@ class Engine:
     async def serve(self, kind: str, uid: str, place: tuple[str, str], work: Work) -> None:
         """The life of one resource; ends when it is forgotten or the task is cancelled."""
         turn = self._turns.setdefault(uid, _Turn())
-        while not turn.gone and not self.stopped:
-            turn.wake.clear()
-            pause = await self._run_once(kind, uid, place, work, turn)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(turn.wake.wait(), pause if not self.stopped else 0)
+        PENDING.inc(turn.pending)
+        try:
+            while not turn.gone and not self.stopped:
+                turn.wake.clear()
+                pause = await self._run_once(kind, uid, place, work, turn)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(turn.wake.wait(), pause if not self.stopped else 0)
+        finally:
+            PENDING.dec(turn.pending)
 
     async def _run_once(self, kind: str, uid: str, place: tuple[str, str], work: Work, turn: _Turn) -> float:
         """Raises nothing but cancellation. Seconds until the next run."""
@@ -98,6 +104,8 @@ class Engine:
                 del self._running[uid]
                 SECONDS.labels(kind).observe(time.monotonic() - began)
         turn.failures = 0
+        PENDING.dec(turn.pending)
+        turn.pending = False
         RECONCILES.labels(kind, "done").inc()
         resync: float = RESYNC_SECONDS * random.uniform(1 - JITTER, 1 + JITTER)
         return min(wanted, resync)
