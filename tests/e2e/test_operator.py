@@ -75,6 +75,8 @@ def test_every_field_of_ours_that_somebody_edits_is_back_and_fields_of_others_st
         kubectl("-n", namespace, "patch", kind, name, "--type=merge", "--patch-file=/dev/stdin", stdin=json.dumps(patch))
         until(f"{kind} {name} is as it was", functools.partial(_same, item), RESTORED)
     assert len(edited) >= 8
+    # Pods that were made of the edited template are broken, and must not stay.
+    until("every pod is ready", lambda: postroom.ready("operator", "ingress", "signer", "delivery"), READY)
     for item in edited:
         assert get(*identity(item))["metadata"]["annotations"].get(FOREIGN) == "yes"
 

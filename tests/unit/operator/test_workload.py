@@ -1,11 +1,12 @@
 """The objects of a pool: what is in them that a cluster, a tenant or an autoscaler relies on."""
 
+import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from postroom_operator.kube.children import made_by_another
+from postroom_operator.kube.children import made_by_another, unchangeable
 from postroom_operator.plan import autoscaling, network
 from postroom_operator.plan import workload as workloads
 from postroom_operator.plan.conditions import Condition
@@ -38,6 +39,18 @@ SPEC: dict[str, Any] = {
 
 def environment(body: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in body["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+def test_only_what_cannot_be_changed_in_place_makes_a_stateful_set_anew() -> None:
+    body = workloads.workload(OWNER, PLACE, Shape("n", SPEC, "", None))
+    assert body["spec"]["podManagementPolicy"] == "Parallel"
+    served: dict[str, Any] = copy.deepcopy(body)
+    served["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = "Filesystem"  # a default of the API server
+    served["spec"]["template"]["spec"]["enableServiceLinks"] = True
+    assert not unchangeable(served, body)
+    served["spec"]["podManagementPolicy"] = "OrderedReady"
+    assert unchangeable(served, body)
+    assert not unchangeable({"spec": {}}, {"kind": "Service", "spec": {"selector": {"a": "b"}}})
 
 
 def test_sqlite_is_one_pod_with_a_claim_that_outlives_the_pool() -> None:

@@ -14,7 +14,7 @@ import structlog
 from lightkube import AsyncClient
 from lightkube.config import client_adapter
 from lightkube.core.exceptions import ApiError
-from lightkube.types import PatchType
+from lightkube.types import CascadeType, PatchType
 from prometheus_client import Counter
 
 from postroom_core.errors import Permanent, Transient
@@ -109,10 +109,10 @@ class Api:
         self._wrote("update", kind)
         return dict(done)
 
-    async def delete(self, kind: Kind, name: str, namespace: str) -> None:
-        """Nothing happens when it is gone already."""
+    async def delete(self, kind: Kind, name: str, namespace: str, *, orphan: bool = False) -> None:
+        """Nothing happens when it is gone already. `orphan` leaves what it owns, such as pods."""
         try:
-            await self._client.delete(kind, name, namespace=namespace)
+            await self._client.delete(kind, name, namespace=namespace, cascade=CascadeType.ORPHAN if orphan else None)
         except (ApiError, httpx2.HTTPError) as error:
             if _code(error) == 404:
                 return

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from postroom_core.errors import Transient
 from postroom_operator.kube.api import Api
 from postroom_operator.kube.cache import Caches
 from postroom_operator.kube.kinds import BY_NAME, CHILDREN, Kind, kind_name
@@ -40,12 +41,21 @@ class Children:
         known = cache.get(namespace, name) if cache is not None else await self._api.get(kind, name, namespace)
         if known is not None and holds(known, body):
             return 0
+        if known is not None and unchangeable(known, body):
+            await self._make_way(kind, known)
         marked = copy.deepcopy(body)
         marked["metadata"].setdefault("annotations", {})[APPLIED] = digest(body)
         done = await self._api.apply(kind, marked, manager)
         if cache is not None:
             cache.put(done)
         return 1
+
+    async def _make_way(self, kind: Kind, known: Object) -> None:
+        """Deletes an object around its pods, which go on and are taken over by the next. Raises Transient: it takes a moment, and wakes us."""
+        metadata = known["metadata"]
+        if "deletionTimestamp" not in metadata:
+            await self._api.delete(kind, metadata["name"], metadata["namespace"], orphan=True)
+        raise Transient(f"{known['kind']} {metadata['name']} is made anew around its pods, because what changed cannot be changed in place")
 
     async def _prune(self, uid: str, wanted: set[tuple[str, str, str]], keep: frozenset[str]) -> int:
         writes = 0
@@ -81,6 +91,15 @@ def made_by_another(found: Object, uid: str) -> bool:
 def holds(known: Object, body: Object) -> bool:
     """Whether an object already is what the plan wants."""
     return known["metadata"].get("annotations", {}).get(APPLIED) == digest(body) and covers(known, body)
+
+
+# The API server refuses a change of these.
+_FIXED = {"StatefulSet": ("podManagementPolicy", "serviceName", "selector", "volumeClaimTemplates")}
+
+
+def unchangeable(known: Object, body: Object) -> bool:
+    """Whether an object differs from what the plan wants in something that cannot be changed."""
+    return any(not covers(known["spec"].get(field), body["spec"][field]) for field in _FIXED.get(body["kind"], ()) if field in body["spec"])
 
 
 def covers(found: Any, wanted: Any) -> bool:

@@ -66,6 +66,8 @@ def workload(owner: Owner, place: Installation, shape: Shape) -> Object:
         storage["storageClassName"] = place.storage_class
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "spool", "labels": selector(shape.name)}, "spec": storage}
     spec |= {"replicas": 1, "serviceName": shape.name, "volumeClaimTemplates": [claim]}
+    # With OrderedReady a pod that never becomes ready is not replaced, not even when the template is whole again.
+    spec["podManagementPolicy"] = "Parallel"
     # Accepted mail outlives the pool's object: the claim stays when the pool is deleted.
     spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Retain", "whenScaled": "Retain"}
     return make(("apps/v1", "StatefulSet"), place.namespace, shape.name, owner, labels=selector(shape.name), spec=spec)
