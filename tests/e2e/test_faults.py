@@ -89,6 +89,7 @@ def test_three_pods_share_the_work(postroom: Installation, scaled: str) -> None:
 
 def test_pods_of_every_kind_are_killed_under_load_and_nothing_is_lost(postroom: Installation, scaled: str) -> None:
     """Each kind twice, by force and at once; then every workload is rolled over."""
+    began = time.monotonic()
     with Load(postroom, RATE) as load:
         for component in ("delivery", "ingress", "signer", "operator") * 2:
             victim = (ready(postroom, "scaled-delivery") if component == "delivery" else names(postroom, component))[0]
@@ -99,11 +100,19 @@ def test_pods_of_every_kind_are_killed_under_load_and_nothing_is_lost(postroom: 
             kubectl("-n", postroom.namespace, "rollout", "restart", f"deployment/{workload}")
         for workload in ("postroom-ingress", "postroom-signer", "postroom-operator", "scaled-delivery"):
             kubectl("-n", postroom.namespace, "rollout", "status", f"deployment/{workload}", f"--timeout={SETTLED:.0f}s", seconds=SETTLED + 20)
+        rate = len(load.accepted) / (time.monotonic() - began)
     settled(load)
     arrived = load.arrived()
     twice = sum(count - 1 for count in arrived.values())
     told = ambiguous(postroom, "scaled")
-    numbers = {"accepted": len(load.accepted), "arrived": sum(arrived.values()), "twice": twice, "ambiguous": told, "sent again": load.retried}
+    numbers = {
+        "messages a second": round(rate, 1),
+        "accepted": len(load.accepted),
+        "arrived": sum(arrived.values()),
+        "twice": twice,
+        "ambiguous": told,
+        "sent again": load.retried,
+    }
     postroom.measured |= {f"while pods were killed: {name}": number for name, number in numbers.items()}
     # A client that was cut before the reply sends again, which no server can know to be the same message.
     assert twice <= told + load.retried
