@@ -6,6 +6,7 @@ Authorization is RBAC: `token` is an administrator's. Every request that writes 
 
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import pathlib
@@ -13,9 +14,8 @@ import secrets
 import socket
 import ssl
 import subprocess
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +42,7 @@ class ApiServer:
     folder: pathlib.Path
     port: int
     token: str
+    _local: threading.local = dataclasses.field(default_factory=threading.local, repr=False)
 
     @property
     def url(self) -> str:
@@ -53,14 +54,24 @@ class ApiServer:
 
     def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, Any]:
         """Status and decoded answer; errors of the API are answers too."""
-        request = urllib.request.Request(f"{self.url}{path}", method=method, data=None if body is None else json.dumps(body).encode())
-        request.add_header("Authorization", f"Bearer {self.token}")
-        request.add_header("Content-Type", kind)
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         try:
-            with urllib.request.urlopen(request, context=ssl._create_unverified_context(), timeout=20) as answer:
-                return answer.status, _decoded(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, _decoded(error.read())
+            return self._asked(method, path, content, headers)
+        except ConnectionError:  # a kept connection that the server has closed meanwhile, or no server
+            return self._asked(method, path, content, headers)
+
+    def _asked(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
+        """By one connection for each thread: thousands of handshakes would take longer than what is tested."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=ssl._create_unverified_context())
+        try:
+            self._local.connection.request(method, path, content, headers)
+            answer = self._local.connection.getresponse()
+            return answer.status, _decoded(answer.read())
+        except (OSError, http.client.HTTPException):
+            self._local.connection.close()
+            raise
 
     def get(self, path: str) -> Any:
         """The object at a path; None when there is none."""
