@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from integration.operator.apiserver import ApiServer, free_port
@@ -53,8 +53,36 @@ class Operator:
         self.process.wait(STOP_SECONDS)
 
 
+OPERATOR = ("-m", "postroom_operator")
+# An operator that is started anew whenever it dies; it has imported everything before, which is most of a start. Its deaths are lines of its log.
+IMMORTAL = (
+    "-c",
+    """
+import os, signal, sys
+from postroom_operator.__main__ import main
+ended, child = False, 0
+
+def end(*_):
+    global ended
+    ended = True
+    if child:
+        os.kill(child, signal.SIGTERM)
+
+while not ended:
+    child = os.fork()
+    if child == 0:
+        main()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, end)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    child = 0
+    print("died", code, file=sys.stderr, flush=True)
+""",
+)
+
+
 @contextlib.contextmanager
-def operating(api: ApiServer, place: Place, folder: pathlib.Path, **settings: object) -> Iterator[Operator]:
+def operating(api: ApiServer, place: Place, folder: pathlib.Path, program: Sequence[str] = OPERATOR, **settings: object) -> Iterator[Operator]:
     """Starts one; ends it by SIGTERM, and says so when that does not end it. Settings are POSTROOM_ names in lower case."""
     port = free_port()
     log = folder / f"operator-{port}.log"
@@ -71,7 +99,7 @@ def operating(api: ApiServer, place: Place, folder: pathlib.Path, **settings: ob
         **{f"POSTROOM_{name.upper()}": str(value) for name, value in settings.items()},
     }
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "postroom_operator"], env=environment, stderr=output, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, *program], env=environment, stderr=output, stdin=subprocess.DEVNULL)
     try:
         yield Operator(process, port, log)
     finally:
