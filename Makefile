@@ -26,7 +26,7 @@ test:  ## all tests but the heavy ones and those that need a cluster
 heavy:  ## minutes of load, kills and fuzzing
 	uv run pytest -m heavy
 
-e2e:  ## the whole product on a real Kubernetes, in about ten minutes
+e2e:  ## the whole product on a real Kubernetes, in about a quarter of an hour
 	scripts/e2e.sh
 
 fuzz:  ## an hour of random sessions against a real ingress, then of each parser; FUZZ_SECONDS=… for longer
