@@ -92,6 +92,16 @@ def test_a_key_waits_for_every_signer() -> None:
     assert set(platform.last.signing) == {"s1", "s2"}
 
 
+def test_a_key_that_was_looked_at_often_enough_is_written_no_more_while_it_waits() -> None:
+    """Else a look would be a write, and an operator that dies at its first write would never come to the other key."""
+    platform = Platform(signers_broken=True)
+    platform.run(HOUR)
+    assert {key.state for key in platform.keys} == {State.PUBLISHED}
+    before = platform.keys
+    platform.run(HOUR)
+    assert platform.keys == before
+
+
 def test_nothing_is_switched_because_time_ran_out() -> None:
     platform = Platform()
     platform.run(HOUR)

@@ -136,7 +136,8 @@ def _published(key: Key, seen: Seen | None, policy: Policy, now: datetime) -> Ke
         return key
     if not seen.everywhere:
         return replace(key, state=State.PUBLISHING, passes=0, last_pass=None)
-    looked = replace(key, passes=min(key.passes + 1, PASSES), last_pass=seen.at)
+    # Enough is enough: a key that waits for the settling time or the signers is not written at every look.
+    looked = replace(key, passes=key.passes + 1, last_pass=seen.at) if key.passes < PASSES else key
     settled = now - key.published >= max(policy.settle, timedelta(seconds=seen.negative_ttl))
     return replace(looked, state=State.PUBLISHED) if looked.passes >= PASSES and settled else looked
 
