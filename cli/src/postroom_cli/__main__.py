@@ -23,6 +23,7 @@ _COMMANDS = {
     "explain": "queue",
     "queue": "queue",
     "send": "send",
+    "senders": "senders",
     "stats": "statistics",
     "suppress": "suppress",
     "up": "starting",

@@ -17,6 +17,8 @@ from postroom.v1 import (
     analytics_pb2_grpc,
     queue_pb2,
     queue_pb2_grpc,
+    reputation_pb2,
+    reputation_pb2_grpc,
     suppression_pb2,
     suppression_pb2_grpc,
     webhooks_pb2,
@@ -124,6 +126,7 @@ class QueueClient:
         self._stub = queue_pb2_grpc.QueueStub(channel)
         self._analytics = analytics_pb2_grpc.AnalyticsStub(channel)
         self._suppression = suppression_pb2_grpc.SuppressionStub(channel)
+        self._reputation = reputation_pb2_grpc.ReputationStub(channel)
         self._webhooks = webhooks_pb2_grpc.WebhooksStub(channel)
 
     async def suppressions(self, *, scope: str = "", owner: str = "", address: str = "") -> AsyncIterator[Suppressed]:
@@ -221,6 +224,22 @@ class QueueClient:
         with _mapped():
             response = await self._analytics.Query(request, timeout=SECONDS * 3)
         return [_row(row) for row in response.rows]
+
+    async def curbs(self) -> builtins.list[dict[str, Any]]:
+        """Senders that something is known against, by name: the fields of Curb in reputation.proto."""
+        found: builtins.list[dict[str, Any]] = []
+        while True:
+            request = reputation_pb2.ReputationRequest(after=found[-1]["name"] if found else "")
+            with _mapped():
+                page = (await self._reputation.List(request, timeout=SECONDS)).curbs
+            if not page:
+                return found
+            found += [{field.name: getattr(curb, field.name) for field in curb.DESCRIPTOR.fields} for curb in page]
+
+    async def resume(self, name: str, spare_ms: int) -> None:
+        """Ends a sender's curb; it is not judged for so long."""
+        with _mapped():
+            await self._reputation.Resume(reputation_pb2.ResumeRequest(name=name, spare_ms=spare_ms), timeout=SECONDS)
 
     async def webhooks(self, domain: str = "") -> builtins.list[dict[str, Any]]:
         """How it goes with each, in the order of their names: the fields of Webhook in webhooks.proto."""

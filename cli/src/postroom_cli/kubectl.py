@@ -10,6 +10,7 @@ from postroom_cli.cluster import Installation
 from postroom_cli.command import as_json, guarded, run
 from postroom_cli.hooks import webhooks
 from postroom_cli.queue import events, explain, queue
+from postroom_cli.senders import senders
 from postroom_cli.statistics import stats
 from postroom_core.errors import Permanent
 
@@ -50,7 +51,7 @@ def dns(installation: Installation, domain: str, json_: bool) -> None:
         raise SystemExit(1)
 
 
-for command in (queue, explain, events, stats, webhooks):
+for command in (queue, explain, events, stats, senders, webhooks):
     cli.add_command(command)
 
 

@@ -107,7 +107,7 @@ def _queue(*, json_: bool) -> None:
 
     async def ask() -> dict[str, Any]:
         async with connected(place()) as client:
-            return await client.stats() | {"webhooks": await client.webhooks()}
+            return await client.stats() | {"webhooks": await client.webhooks(), "senders": await client.curbs()}
 
     found = run(ask())
     if json_:
@@ -137,3 +137,6 @@ def _queue(*, json_: bool) -> None:
     for hook in found["webhooks"]:
         if hook["health"] in ("failing", "dead"):
             show.warning(f"webhook {hook['name']} is {hook['health']}: {hook['last_text']}; see postroom webhooks")
+    for curb in found["senders"]:
+        if curb["level"] != "none":
+            show.warning(f"{curb['name']}: {curb['level']} until {show.when(curb['until_ms'])}: {curb['text']}; see postroom senders")

@@ -22,6 +22,10 @@ _WORDS = {
     "bounced-later": "came back from",
     "complained": "was complained about by",
     "reported": "was reported about",
+    "alerted": "attention is asked for",
+    "slowed": "is slowed down:",
+    "paused": "is paused:",
+    "resumed": "may send again:",
     "dead-letter": "failed and had no sender to tell, for",
 }
 # What the catalogue of errors speaks of.

@@ -52,6 +52,14 @@ def create(api: ApiServer, kind: str, spec: dict[str, Any], name: str = "a") -> 
 
 # kind, accepted, refused, field, words of the message
 RULES: list[tuple[str, Change, Change, str, str]] = [
+    ("SendingPool", put(("reputation", "hardBouncePercent"), {"alert": 1, "pause": 1}),
+     put(("reputation", "hardBouncePercent"), {"alert": 2, "pause": 1}), "spec.reputation.hardBouncePercent", "must not exceed"),
+    ("SendingPool", put(("reputation", "complaintPercent"), {"alert": 1, "pause": 1}),
+     put(("reputation", "complaintPercent"), {"alert": 2, "pause": 1}), "spec.reputation.complaintPercent", "must not exceed"),
+    ("SendingPool", put(("reputation", "spamPercent"), {"alert": 1, "pause": 1}),
+     put(("reputation", "spamPercent"), {"alert": 2, "pause": 1}), "spec.reputation.spamPercent", "must not exceed"),
+    ("SendingPool", put(("reputation", "volumeTimes"), {"alert": 1, "pause": 1}),
+     put(("reputation", "volumeTimes"), {"alert": 2, "pause": 1}), "spec.reputation.volumeTimes", "must not exceed"),
     ("MailDomain", put(("webhooks",), [{"name": "a", "url": "https://h.example:8443/x?y=1", "secretRef": {"name": "s"}}]),
      put(("webhooks",), [{"name": "a", "url": "https://192.0.2.1/x", "secretRef": {"name": "s"}}]), "spec.webhooks[0].url", "not an address"),
     ("MailDomain", put(("credentials", 0, "allowedSenders"), ["b@a.example"]), put(("credentials", 0, "allowedSenders"), ["*@b.example"]),

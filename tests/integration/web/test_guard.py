@@ -80,6 +80,9 @@ class Queue:
         self.acted.append(("suspend" if suspended else "resume", [pool, destination]))
         return 1
 
+    async def curbs(self) -> Sequence[Mapping[str, Any]]:
+        return []
+
     async def webhooks(self, domain: str = "") -> Sequence[Mapping[str, Any]]:
         return []
 

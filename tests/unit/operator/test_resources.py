@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from postroom_cli import examples
-from postroom_core.documents import Domain, Pool, ReplyRule, SenderDomain, TlsPolicy, TlsRule, WebhookEvent
+from postroom_core.documents import Domain, Pool, ReplyRule, Reputation, SenderDomain, Thresholds, TlsPolicy, TlsRule, WebhookEvent
 from postroom_core.replyrule import MOST_PATTERN, Action, Class
 from postroom_operator import resources, schema
 from postroom_operator.plan.compile import Observed, Plan, compile_resources
@@ -188,3 +188,13 @@ def test_a_webhook_that_cannot_work_is_told_with_its_field(tmp_path: pathlib.Pat
     problems = "\n".join(plan(tmp_path, *documents).problems)
     assert problem in problems
     assert "whsec_a2tra2" not in problems
+
+
+def test_the_defaults_of_the_spam_control_are_those_of_the_crd_and_given_thresholds_replace_a_signals(tmp_path: pathlib.Path) -> None:
+    (pool,) = [document for document in plan(tmp_path, POOL, DOMAIN).delivery if isinstance(document, Pool)]
+    assert pool.reputation == Reputation()
+    given = "{reputation: {enforcement: Observe, minimumRecipients: 7, complaintPercent: {alert: 0.2}}}"
+    (pool,) = [document for document in plan(tmp_path, POOL.replace("{}", given), DOMAIN).delivery if isinstance(document, Pool)]
+    assert pool.reputation == Reputation(enforcement="Observe", minimum_recipients=7, complaints=Thresholds(alert=0.2))
+    wrong = "{reputation: {spamPercent: {slow: 5, pause: 4}}}"
+    assert "spec.reputation.spamPercent: alert must not exceed slow" in "".join(plan(tmp_path, POOL.replace("{}", wrong), DOMAIN).problems)

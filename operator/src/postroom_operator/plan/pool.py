@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from postroom_core.documents import DestinationLimit, Pool, PoolLimits, Rates, ReplyRule, Retry, Route, SmartHost, TlsRule
+from postroom_core.documents import DestinationLimit, Pool, PoolLimits, Rates, ReplyRule, Reputation, Retry, Route, SmartHost, Thresholds, TlsRule
 from postroom_core.replyrule import Action, Class, compile_pattern
 from postroom_operator.plan import durations, limits
 from postroom_operator.plan.findings import Lookup, Problem
@@ -28,6 +28,7 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
     problems: list[Problem] = []
     spec = resource.spec
     routes = [_route(resource.namespace, index, route, secret, problems) for index, route in enumerate(spec.get("routes", []))]
+    signals = {ours: _thresholds(spec["reputation"], theirs, problems) for ours, theirs in _SIGNALS.items()}
     document = Pool(
         name=pool_name(resource),
         retry=_retry(spec["retry"], problems),
@@ -36,6 +37,13 @@ def compile_pool(resource: Resource, secret: Lookup) -> CompiledPool:
         destination_limits=tuple(_limit(entry) for entry in spec.get("destinationLimits", [])),
         routes=tuple(route for route in routes if route is not None),
         tls_rules=tuple(_tls_rule(rule) for rule in spec.get("tls", [])),
+        reputation=Reputation(
+            enforcement=spec["reputation"]["enforcement"],
+            minimum_recipients=spec["reputation"]["minimumRecipients"],
+            pause_hours=spec["reputation"]["pauseHours"],
+            slow_messages_per_hour=spec["reputation"]["slowMessagesPerHour"],
+            **signals,
+        ),
         tenant_limits=limits.compile_limits(spec.get("tenantLimits", {}), ("tenantLimits",), problems),
         reply_rules=tuple(_reply_rule(index, rule, problems) for index, rule in enumerate(spec.get("replyRules", []))),
     )
@@ -71,6 +79,17 @@ def _reply_rule(index: int, rule: dict[str, Any], problems: list[Problem]) -> Re
         classification=Class(rule["class"]),
         action=Action(rule["action"]) if "action" in rule else None,
     )
+
+
+_SIGNALS = {"hard_bounces": "hardBouncePercent", "complaints": "complaintPercent", "spam": "spamPercent", "volume": "volumeTimes"}
+
+
+def _thresholds(given: dict[str, Any], name: str, problems: list[Problem]) -> Thresholds:
+    found = Thresholds(**given[name])
+    values = [value for value in (found.alert, found.slow, found.pause) if value is not None]
+    if values != sorted(values):
+        problems.append(Problem(("reputation", name), "alert must not exceed slow, nor slow pause"))
+    return found
 
 
 def _limit(limit: dict[str, Any]) -> DestinationLimit:

@@ -247,6 +247,30 @@ class ReplyRule(Document):
     action: Action | None = None
 
 
+class Thresholds(Document):
+    """At which value a signal alerts, slows down and pauses; None: it never does."""
+
+    alert: float | None = Field(default=None, gt=0)
+    slow: float | None = Field(default=None, gt=0)
+    pause: float | None = Field(default=None, gt=0)
+
+
+class Reputation(Document):
+    """Outgoing spam control of a pool. Shares in percent, `volume` in times the usual; nothing is judged below `minimum_recipients`.
+
+    The defaults are of the CRD. What providers say of complaints: below 0.1 % is good, from 0.3 % mail is refused.
+    """
+
+    enforcement: Literal["Enforce", "Observe", "Off"] = "Enforce"
+    minimum_recipients: int = Field(default=100, ge=1)
+    pause_hours: int = Field(default=4, ge=1)
+    slow_messages_per_hour: int = Field(default=100, ge=1)
+    hard_bounces: Thresholds = Thresholds(alert=5, slow=10, pause=20)
+    complaints: Thresholds = Thresholds(alert=0.1, slow=0.3, pause=1)
+    spam: Thresholds = Thresholds(alert=5, slow=10, pause=30)
+    volume: Thresholds = Thresholds(alert=5, slow=20)
+
+
 class Pool(Document):
     """A SendingPool as delivery needs it; `name` is namespace/name."""
 
@@ -261,6 +285,7 @@ class Pool(Document):
     tenant_limits: Limits = Limits()  # of each tenant's mail through this pool; only the counts per hour and day
 
     tls_rules: tuple[TlsRule, ...] = ()
+    reputation: Reputation = Reputation()
 
 
 AnyDocument = Annotated[Domain | SenderDomain | Certificate | KeySet | Pool, Field(discriminator="kind")]

@@ -34,6 +34,7 @@ CALLERS: Mapping[str, frozenset[str]] = {
     "/postroom.v1.Suppression/Report": frozenset({"ingress", "cli", "operator"}),
     "/postroom.v1.Suppression/CheckReturnPath": frozenset({"ingress"}),
     "/postroom.v1.Suppression/Remove": frozenset({"cli", "operator"}),
+    "/postroom.v1.Reputation/": frozenset({"cli", "operator"}),
     "/postroom.v1.Webhooks/": frozenset({"cli", "operator"}),
     "/postroom.v1.Signer/Sign": frozenset({"ingress", "delivery"}),
     "/postroom.v1.Signer/SignBatch": frozenset({"ingress", "delivery"}),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 from aiohttp import web
 
-from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc, webhooks_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, reputation_pb2_grpc, spool_pb2_grpc, suppression_pb2_grpc, webhooks_pb2_grpc
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
 from postroom_core.directory import Directory, source
@@ -24,6 +24,8 @@ from postroom_delivery.clients import SignerClient
 from postroom_delivery.hop import Hops, HopSettings
 from postroom_delivery.pools import Pools
 from postroom_delivery.queuestats import QueueStats
+from postroom_delivery.reputation_keeper import Curbs
+from postroom_delivery.reputation_servicer import ReputationServicer
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.scheduler import Scheduler
 from postroom_delivery.servicer import QueueServicer, SpoolServicer
@@ -72,6 +74,7 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         signing = Signing(await _signer(settings, stack), settings.hostname, clock, spool.body)
         suppressions = Suppressions(spool, clock)
         verp = Verp(spool, clock)
+        curbs = Curbs(spool, pools, clock)
         may_dial = _may_dial(settings)
         strangers = https.Https(resolver, may_dial, https.context(settings.ca_file))
         webhooks = Webhooks(spool, strangers, clock)
@@ -84,9 +87,10 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         scheduler = Scheduler(spool, clock, lambda batch, owner: Worker(parts, batch).run(owner))
 
         def register(server: rpc.Server) -> None:
-            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, settings.campaign_header), server)
+            spool_pb2_grpc.add_SpoolServicer_to_server(SpoolServicer(spool, pools, clock, curbs, settings.campaign_header), server)
             suppression_pb2_grpc.add_SuppressionServicer_to_server(SuppressionServicer(spool, suppressions, pools, clock, verp), server)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, settings.hostname, signing), server)
+            reputation_pb2_grpc.add_ReputationServicer_to_server(ReputationServicer(curbs, clock), server)
             webhooks_pb2_grpc.add_WebhooksServicer_to_server(WebhooksServicer(spool, webhooks, clock), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(counting), server)
 
@@ -96,6 +100,8 @@ async def _serve(settings: Settings, stopping: Stopping, lease_ms: int) -> None:
         tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(supervised("directory", directory.follow))]
         if counting is not None:
             tasks.append(asyncio.create_task(supervised("analytics", lambda: keep(counting, clock))))
+            tasks.append(asyncio.create_task(supervised("reputation", curbs.keep)))
+        tasks.append(asyncio.create_task(supervised("curbs", curbs.follow)))
         tasks.append(asyncio.create_task(supervised("suppression", suppressions.follow)))
         tasks.append(asyncio.create_task(supervised("webhooks", webhooks.run)))
         if reporter is not None:

@@ -25,6 +25,8 @@ from postroom_delivery.bounce import Original, Report
 from postroom_delivery.classify import Class
 from postroom_delivery.outcome import Cause
 from postroom_delivery.pools import Pools
+from postroom_delivery.reputation import Sender
+from postroom_delivery.reputation_keeper import Curbs
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.interface import Spool
 from postroom_delivery.spool.model import (
@@ -64,8 +66,9 @@ EVENT_PAGE = 500
 class SpoolServicer(spool_pb2_grpc.SpoolServicer):
     """What ingress hands over."""
 
-    def __init__(self, spool: Spool, pools: Pools, clock: Clock, campaign_header: str = "") -> None:
+    def __init__(self, spool: Spool, pools: Pools, clock: Clock, curbs: Curbs, campaign_header: str = "") -> None:
         self._spool = spool
+        self._curbs = curbs
         self._campaign_header = campaign_header
         self._pools = pools
         self._clock = clock
@@ -117,13 +120,18 @@ class SpoolServicer(spool_pb2_grpc.SpoolServicer):
         if envelope.pool not in self._pools:
             ACCEPTED.labels("no-pool").inc()
             return wire.refused(Reply(451, "4.3.5", "The sending pool of this domain is not ready, try again later"))
+        sender = Sender(envelope.tenant, envelope.domain, envelope.credential)
+        if (paused := self._curbs.refusal(sender)) is not None:
+            ACCEPTED.labels("paused").inc()
+            return wire.refused(paused)
         destinations = {r.address: self._pools.destination(envelope.pool, r.address.rpartition("@")[2]) for r in envelope.recipients}
         expires = retry.expires_at(max(envelope.received_at_ms, envelope.options.hold_until_ms), self._pools.get(envelope.pool).retry)
         with ACCEPT_SECONDS.time():
             named = campaign(chunk.end.header_block, self._campaign_header)
             message = wire.message(envelope, chunk.end, destinations, expires, named)
             tenants = self._pools.allowances(message.pool, message.tenant, len(message.recipients))
-            refusal = await self._spool.accept(replace(message, allowances=message.allowances + tenants), (sequence, chunk.body))
+            counted = message.allowances + tenants + self._curbs.allowances(sender)
+            refusal = await self._spool.accept(replace(message, allowances=counted), (sequence, chunk.body))
         ACCEPTED.labels("refused" if refusal else "accepted").inc()
         return wire.refused(refusal) if refusal else wire.accepted(envelope.message_id)
 

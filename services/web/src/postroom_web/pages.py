@@ -103,6 +103,7 @@ async def overview(queue: Queue, now: int) -> dict[str, Any]:
         "live": plots.lines("Last hour, per minute", live, [when(at)[11:16] for at in minutes]),
         "day": plots.lines("Last 24 hours, per hour", day, [when(at)[11:16] for at in hours]),
         "causes": _causes(causes),
+        "curbs": [curb for curb in await queue.curbs() if curb["level"] != "none"],
         "webhooks": [hook for hook in await queue.webhooks() if hook["health"] in ("failing", "dead")],
         "bar": plots.bar,
     }
@@ -220,6 +221,7 @@ async def domain(found: Queue, name: str, now: int) -> dict[str, Any]:
         "credentials": [(row["values"][0], _counts(row), row["latencies"].get("delivery")) for row in credentials],
         "campaigns": [(row["values"][0], _counts(row)) for row in campaigns if row["values"][0]],
         "webhooks": await found.webhooks(name),
+        "curbs": [curb for curb in await found.curbs() if curb["name"].split("/")[1:2] == [name]],
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Protocol
 
 from postroom_core.reply import Reply
+from postroom_delivery.spool.curbs import Curb
 from postroom_delivery.spool.hooks import HookEvent, HookState
 from postroom_delivery.spool.model import (
     Backlog,
@@ -98,7 +99,17 @@ class Hooks(Protocol):
         """(kind, how many, time of the first) of a domain's events after this one; see postroom_delivery.spool.hooks.MOST_BACKLOG."""
 
 
-class Spool(Memory, RollUps, TlsResults, Hooks, Protocol):
+class Curbs(Protocol):
+    """Outgoing spam control, see postroom_delivery.reputation."""
+
+    async def curbs(self) -> list[Curb]:
+        """All that there ever were, by name."""
+
+    async def set_curb(self, now: int, curb: Curb, event: EventDetail | None) -> None:
+        """Keeps a curb in place of the one of that name; the event tells of it, with the sender's name as its recipient and no message."""
+
+
+class Spool(Memory, RollUps, TlsResults, Hooks, Curbs, Protocol):
     """See the module's text for the order of calls.
 
     `name` is for people and holds no secret. `changed` is set when work may have become due: it wakes the claiming loop, so a

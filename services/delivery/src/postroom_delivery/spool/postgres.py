@@ -46,6 +46,7 @@ from postroom_delivery.spool.model import (
     SuppressionFilter,
     makes_work,
 )
+from postroom_delivery.spool.postgres_curbs import PostgresCurbs
 from postroom_delivery.spool.postgres_group import Group
 from postroom_delivery.spool.postgres_hooks import PostgresHooks
 from postroom_delivery.spool.postgres_link import CONNECT_SECONDS, SQL, Connection, Link, Lost, Transaction, connect
@@ -62,7 +63,7 @@ START_SECONDS = 60.0
 AGAIN_SECONDS = 1.0
 
 
-class PostgresSpool(PostgresHooks):
+class PostgresSpool(PostgresHooks, PostgresCurbs):
     """See postroom_delivery.spool.interface.Spool."""
 
     def __init__(self, link: Link, name: str, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:

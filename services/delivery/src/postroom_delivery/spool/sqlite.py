@@ -40,6 +40,7 @@ from postroom_delivery.spool.model import (
     makes_work,
 )
 from postroom_delivery.spool.sqlite_accept import SQL
+from postroom_delivery.spool.sqlite_curbs import SqliteCurbs
 from postroom_delivery.spool.sqlite_hooks import SqliteHooks
 from postroom_delivery.spool.sqlite_migrate import migrate
 from postroom_delivery.spool.tls_tally import TlsCount, TlsSession
@@ -53,7 +54,7 @@ SWEEP = 500
 LEAST_FREE = 64 * 1024 * 1024
 
 
-class SqliteSpool(SqliteHooks):
+class SqliteSpool(SqliteHooks, SqliteCurbs):
     """See postroom_delivery.spool.interface.Spool."""
 
     def __init__(self, writer: Writer, path: pathlib.Path, holder: str, limits_of: LimitsOf, lease_ms: int) -> None:

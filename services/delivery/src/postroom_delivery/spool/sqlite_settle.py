@@ -147,7 +147,7 @@ def sweep(connection: sqlite3.Connection, before: int, limit: int) -> int:
     for message in messages:
         for statement in ("delete_events", "delete_recipients", "delete_message"):
             connection.execute(SQL[statement], (message,))
-    for statement in ("delete_idle_destinations", "delete_old_buckets", "delete_expired_suppressions"):
+    for statement in ("delete_idle_destinations", "delete_old_buckets", "delete_expired_suppressions", "delete_lone_events"):
         connection.execute(SQL[statement], (before,))
     connection.execute(SQL["forget"], (before, limit))
     return len(messages)

@@ -270,6 +270,9 @@ DELETE FROM message WHERE id = ?;
 -- name: delete_recipients
 DELETE FROM recipient WHERE message = ?;
 
+-- name: delete_lone_events
+DELETE FROM event WHERE message = '' AND at < ?;
+
 -- name: delete_events
 DELETE FROM event WHERE message = ?;
 

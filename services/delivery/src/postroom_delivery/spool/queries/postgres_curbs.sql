@@ -1,0 +1,7 @@
+-- name: curbs
+SELECT name, level, signal, text, since, until, pace, spared_until FROM curb ORDER BY name;
+
+-- name: set_curb
+INSERT INTO curb (name, level, signal, text, since, until, pace, spared_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (name) DO UPDATE SET level = excluded.level, signal = excluded.signal, text = excluded.text, since = excluded.since,
+  until = excluded.until, pace = excluded.pace, spared_until = excluded.spared_until;
