@@ -108,6 +108,32 @@ def test_the_second_claim_of_a_domain_is_refused_and_takes_over_when_the_first_e
     assert document["metadata"]["labels"]["mail.postroom.dev/owner-name"] == "rival"
 
 
+def test_a_webhook_waits_for_its_secret_and_follows_it_while_the_domain_is_in_force(
+    api: ApiServer, place: Place, operator: Operator, secret: Read
+) -> None:
+    hook = {"name": "app", "url": "https://hooks.example/x", "events": ["Bounced"], "secretRef": {"name": "hook"}}
+    apply(api, place.tenant, domain("told", place, webhooks=[hook]))
+    path = f"{GROUP}/{place.tenant}/maildomains/told"
+    until("Invalid", lambda: condition(api.get(path), "WebhooksReady") == ("False", "Invalid"))
+    assert condition(api.get(path), "Accepted") == ("True", "Accepted")
+    assert secret(place.platform, "domain-told.example") is not None
+
+    def secrets() -> list[str]:
+        found = secret(place.platform, "sender-told.example")
+        return [text for hook in json.loads(found["document"])["webhooks"] for text in hook["secrets"]] if found else []
+
+    assert secrets() == []
+    first, second = ("whsec_" + base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
+    secrets_path = f"/api/v1/namespaces/{place.tenant}/secrets"
+    assert api.request("POST", secrets_path, {"metadata": {"name": "hook"}, "stringData": {"secret": first}})[0] == 201
+    until("InForce", lambda: condition(api.get(path), "WebhooksReady") == ("True", "InForce"), 40)
+    assert secrets() == [first]
+    api.apply(f"{secrets_path}/hook", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}, "stringData": {"secret": second}})
+    until("the new secret", lambda: secrets() == [second], 10)
+    shown = json.dumps(api.get(path)) + operator.log.read_text()
+    assert first not in shown and second not in shown
+
+
 @pytest.mark.parametrize(
     ("name", "spec", "reason"),
     [

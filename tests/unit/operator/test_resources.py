@@ -179,7 +179,7 @@ def test_a_webhook_reaches_delivery_with_its_secrets(tmp_path: pathlib.Path) -> 
     [
         ((POOL, DOMAIN + HOOK), "spec.webhooks.0.secretRef: no Secret hook with secret: whsec_"),
         ((POOL, DOMAIN + HOOK, HOOK_SECRET.replace("whsec_a2", "whsec_!2")), "spec.webhooks.0.secretRef: no Secret hook with secret: whsec_"),
-        ((POOL, DOMAIN + HOOK.replace("h.example", "192.0.2.1"), HOOK_SECRET), "spec.webhooks.0.url: must name a host"),
+        ((POOL, DOMAIN + HOOK.replace("h.example", "192.0.2.1"), HOOK_SECRET), "spec.webhooks.0.url: 'https://192.0.2.1/x' does not match"),
         ((POOL, DOMAIN + HOOK.replace("https", "http"), HOOK_SECRET), "spec.webhooks.0.url: 'http://h.example/x' does not match"),
         ((POOL, DOMAIN + HOOK.replace("h.example", "me:pw@h.example"), HOOK_SECRET), "does not match"),
     ],

@@ -1,8 +1,6 @@
 """The webhooks of a MailDomain → of delivery's document. Pure. One with a problem is left out: mail flows, and the problem is told."""
 
-import ipaddress
 from typing import Any
-from urllib.parse import urlsplit
 
 from postroom_core.documents import Webhook, webhook_key
 from postroom_operator.plan.findings import Lookup, Problem
@@ -20,10 +18,6 @@ def compile_webhooks(resource: Resource, secret: Lookup, problems: list[Problem]
 
 def _webhook(namespace: str, index: int, entry: dict[str, Any], lookup: Lookup, problems: list[Problem]) -> Webhook | None:
     path = ("webhooks", index)
-    host = urlsplit(entry["url"]).hostname or ""
-    if _is_address(host):
-        problems.append(Problem((*path, "url"), "must name a host: a certificate says nothing about an address"))
-        return None
     name = entry["secretRef"]["name"]
     held = lookup((namespace, name))
     secrets = [held.data[key] for key in KEYS if held is not None and held.data.get(key)]
@@ -38,11 +32,3 @@ def _is_secret(text: str) -> bool:
         return bool(webhook_key(text))
     except ValueError:
         return False
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

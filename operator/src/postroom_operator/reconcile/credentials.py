@@ -24,6 +24,8 @@ from postroom_operator.resources import Secret
 
 log = structlog.get_logger(__name__)
 PASSWORD_OCTETS = 24  # 192 bits
+# A Secret that is not there yet has no label, so nobody hears when it comes: it is looked for again.
+ABSENT = timedelta(seconds=15)
 LABELLER = "postroom-operator-label"
 
 
@@ -172,3 +174,5 @@ async def _webhook(world: World, owner: Owner, name: str, gathered: Gathered) ->
     if secret is not None:
         data = decoded(await labelled(world, secret))
         gathered.secrets[owner.namespace, name] = Secret(name, owner.namespace, {key: data[key] for key in KEYS if key in data})
+    else:
+        gathered.wake_in = min(gathered.wake_in, ABSENT)
