@@ -134,6 +134,11 @@ def _queue(*, json_: bool) -> None:
                 "yes" if row["suspended"] else "",
             )
         show.out.print(table)
+    _warn(found)
+
+
+def _warn(found: Mapping[str, Any]) -> None:
+    """What asks for attention."""
     for hook in found["webhooks"]:
         if hook["health"] in ("failing", "dead"):
             show.warning(f"webhook {hook['name']} is {hook['health']}: {hook['last_text']}; see postroom webhooks")
