@@ -1,4 +1,7 @@
-"""Ingress in one process with real sockets; the spool and the signer are fakes behind real gRPC, so that each can fail on demand."""
+"""Ingress in one process with real sockets; the spool and the signer are fakes behind real gRPC, so that each can fail on demand.
+
+The loop is uvloop's, as in the product; it refuses to close while a transport is open, so that a connection nobody closed fails its test.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import uvloop
 
 from postroom.v1 import signer_pb2, signer_pb2_grpc, spool_pb2, spool_pb2_grpc, suppression_pb2, suppression_pb2_grpc
 from postroom_core import rpc
@@ -133,6 +138,7 @@ class Dialogue:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._dripping: asyncio.Task[None] | None = None
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -211,6 +217,8 @@ class Dialogue:
         self._writer.close()
 
     def abort(self) -> None:
+        if self._dripping is not None:
+            self._dripping.cancel()
         self._writer.transport.abort()
 
 
@@ -224,6 +232,7 @@ class Running:
     signer: FakeSigner
     stopping: Stopping
     suppression: FakeSuppression = field(default_factory=FakeSuppression)
+    clients: list[Dialogue] = field(default_factory=list)
     signing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def start_signer(self) -> None:
@@ -246,9 +255,25 @@ class Running:
         return dialogue
 
     async def raw(self, where: str = "submission", source: str = "127.0.0.1") -> Dialogue:
-        address, _, port = str(getattr(self.settings, f"listen_{where}")).rpartition(":")
+        address, port = self.address(where)
         context = ssl._create_unverified_context() if where == "tls" else None
-        return Dialogue(*await asyncio.open_connection(address, int(port), ssl=context, local_addr=(source, 0)))
+        return self.dialogue(*await asyncio.open_connection(address, port, ssl=context, local_addr=(source, 0)))
+
+    def address(self, where: str) -> tuple[str, int]:
+        """Of a listener."""
+        host, _, port = str(getattr(self.settings, f"listen_{where}")).rpartition(":")
+        return host, int(port)
+
+    def dialogue(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Dialogue:
+        """Over a connection that was made otherwise. All of them are cut at the end, whatever a scenario did with them."""
+        made = Dialogue(reader, writer)
+        self.clients.append(made)
+        return made
+
+    def cut(self) -> None:
+        """Every client's connection."""
+        for client in self.clients:
+            client.abort()
 
     async def authenticated(self) -> Dialogue:
         dialogue = await self.connect("tls")
@@ -292,6 +317,7 @@ async def ingress(folder: pathlib.Path, *documents: Domain, **settings: Any) -> 
         await running.start_signer()
         stack.push_async_callback(running.stop_signer)
         await stack.enter_async_context(rpc.serve(delivery, running.register_delivery, grace_seconds=0))
+        stack.callback(running.cut)
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run(configured, running.stopping))
             async with asyncio.timeout(10):
@@ -308,7 +334,7 @@ def run(folder: pathlib.Path, scenario: Callable[[Running], Awaitable[None]], *d
         async with ingress(folder, *documents, **settings) as running:
             await scenario(running)
 
-    asyncio.run(main())
+    uvloop.run(main())
 
 
 async def envelope(client: Dialogue, mail: str = "", recipient: str = "b@x.example") -> None:

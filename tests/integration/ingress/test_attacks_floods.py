@@ -1,9 +1,11 @@
 """A9, A10, A20: clients that hold places, drip, and send without end; each loses its place in time, nobody else notices, memory stays bounded."""
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,8 +28,7 @@ async def _half_a_command(running: Running) -> Dialogue:
 
 
 async def _no_handshake(running: Running) -> Dialogue:
-    host, _, port = running.settings.listen_tls.rpartition(":")
-    return Dialogue(*await asyncio.open_connection(host, int(port)))
+    return running.dialogue(*await asyncio.open_connection(*running.address("tls")))
 
 
 async def _no_handshake_after_starttls(running: Running) -> Dialogue:
@@ -177,8 +178,7 @@ def test_a9_replies_that_nobody_reads_do_not_pile_up(tmp_path: pathlib.Path) -> 
     """The client sends commands for ever and never reads: the server stops reading, too."""
 
     async def scenario(running: Running) -> None:
-        host, _, port = running.settings.listen_relay.rpartition(":")
-        deaf = socket.create_connection((host, int(port)))
+        deaf = socket.create_connection(running.address("relay"))
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.setblocking(False)
         process = psutil.Process(os.getpid())
@@ -196,3 +196,57 @@ def test_a9_replies_that_nobody_reads_do_not_pile_up(tmp_path: pathlib.Path) -> 
         assert (await (await running.connect("relay", "127.0.0.2")).message(HELLO)).startswith("250")
 
     run(tmp_path, scenario, error_seconds=0.0)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a10_a_client_that_takes_no_reply_loses_its_place_and_leaves_no_descriptor(tmp_path: pathlib.Path, tls: bool) -> None:
+    """What is still unsent then keeps neither the session nor the socket alive."""
+
+    def deaf_client(running: Running) -> socket.socket:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(running.address("tls" if tls else "relay"))
+        connected = ssl._create_unverified_context().wrap_socket(deaf) if tls else deaf
+        connected.settimeout(0.5)
+        with contextlib.suppress(OSError):  # until the server takes nothing more
+            while True:
+                connected.sendall(b"EHLO x\r\n" * 10_000)
+        return connected
+
+    async def scenario(running: Running) -> None:
+        process = psutil.Process(os.getpid())
+        await (await running.connect("relay", "127.0.0.2")).message(HELLO)  # opens the channels to signer and spool
+        before = process.num_fds()
+        deaf = [await asyncio.to_thread(deaf_client, running) for _ in range(3)]
+        async with asyncio.timeout(30):
+            while process.num_fds() > before + len(deaf):
+                await asyncio.sleep(0.05)
+        for connected in deaf:
+            connected.close()
+
+    run(tmp_path, scenario, error_seconds=0.0, idle_seconds=1.0)
+
+
+def test_a10_connections_that_end_in_every_way_leave_no_descriptor(tmp_path: pathlib.Path) -> None:
+    async def scenario(running: Running) -> None:
+        await (await running.connect("relay", "127.0.0.2")).message(HELLO)
+        process = psutil.Process(os.getpid())
+        before = process.num_fds()
+        for _ in range(10):
+            for where in ("relay", "submission", "tls"):
+                plain = socket.create_connection(running.address(where))
+                plain.sendall(b"no handshake\r\n")
+                plain.close()
+            (await running.connect("tls")).abort()
+            client = await running.connect()
+            assert (await client.ask("STARTTLS")).startswith("220")
+            client.send(b"no handshake\r\n")
+            await client.last_words()
+            quits = await running.connect("tls")
+            assert (await quits.ask("QUIT")).startswith("221")
+            quits.close()
+        async with asyncio.timeout(20):
+            while process.num_fds() > before:
+                await asyncio.sleep(0.05)
+
+    run(tmp_path, scenario)

@@ -7,7 +7,7 @@ import pytest
 
 from postroom.v1 import signer_pb2, spool_pb2
 
-from integration.ingress.running import HELLO, Dialogue, Running, certificate, domain, run
+from integration.ingress.running import HELLO, Dialogue, Running, certificate, domain, envelope, run
 
 
 def test_an_authenticated_message_is_stamped_signed_and_unchanged_below(tmp_path: pathlib.Path) -> None:
@@ -197,6 +197,28 @@ def test_p1_a_client_that_leaves_after_the_dot_does_not_stop_the_commit(tmp_path
                 await asyncio.sleep(0)
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+def test_p2_a_message_that_is_on_its_way_when_the_sessions_time_is_up_is_answered(tmp_path: pathlib.Path, verb: str) -> None:
+    """Accepted and then told 421, a client would send it again."""
+
+    async def scenario(running: Running) -> None:
+        running.spool.hold = asyncio.Event()
+        client, idle = await running.connect("relay", "127.0.0.2"), await running.connect("relay", "127.0.0.2")
+        await envelope(client)
+        if verb == "DATA":
+            assert (await client.ask("DATA")).startswith("354")
+            client.send(HELLO + b".\r\n")
+        else:
+            client.send(b"BDAT %d LAST\r\n" % len(HELLO) + HELLO)
+        await running.spool.ended.wait()
+        assert (await idle.reply()).startswith("421 4.4.2"), "this session began later, so the time of both is up"
+        running.spool.hold.set()
+        assert (await client.reply()).startswith("250")
+        assert (await client.reply()).startswith("421 4.4.2")
+
+    run(tmp_path, scenario, session_seconds=1.0)
 
 
 def test_a_large_message_streams_in_small_chunks_and_a_late_violation_leaves_nothing(tmp_path: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ async def get(where: str, path: str) -> tuple[int, str]:
 
 async def becomes(where: str, status: int) -> str:
     """The text of /readyz once it has this status."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):  # a busy machine starts a process in ten seconds
         while True:
             try:
                 answer = await get(where, "/readyz")

@@ -27,20 +27,15 @@ def box() -> Any:
     return domain(clients=clients)
 
 
-def address(running: Running, where: str) -> tuple[str, int]:
-    host, _, port = str(getattr(running.settings, f"listen_{where}")).rpartition(":")
-    return host, int(port)
-
-
 async def dripping(running: Running, header: bytes, where: str = "relay", source: str = "127.0.0.1") -> Dialogue:
     """Sends the header one octet per segment."""
-    reader, writer = await asyncio.open_connection(*address(running, where), local_addr=(source, 0))
+    reader, writer = await asyncio.open_connection(*running.address(where), local_addr=(source, 0))
     connected = writer.get_extra_info("socket")
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for octet in header:
         writer.write(bytes([octet]))
         await writer.drain()
-    return Dialogue(reader, writer)
+    return running.dialogue(reader, writer)
 
 
 @pytest.mark.parametrize("header", HEADERS)
@@ -61,20 +56,20 @@ def test_the_client_behind_the_header_is_who_is_known_recorded_and_kept_over_sta
 
 def test_header_and_commands_in_one_segment_are_told_apart(tmp_path: pathlib.Path) -> None:
     async def scenario(running: Running) -> None:
-        reader, writer = await asyncio.open_connection(*address(running, "relay"))
+        reader, writer = await asyncio.open_connection(*running.address("relay"))
         writer.write(HEADERS[1] + b"EHLO early\r\n")
-        assert (await Dialogue(reader, writer).reply()).startswith("554 5.5.0"), "behind the header the rules are as ever: nobody talks first"
+        assert (await running.dialogue(reader, writer).reply()).startswith("554 5.5.0"), "behind the header the rules are as ever: nobody talks first"
 
     run(tmp_path, scenario, box(), **BEHIND)
 
 
 def test_implicit_tls_begins_behind_the_header(tmp_path: pathlib.Path) -> None:
     async def scenario(running: Running) -> None:
-        host, port = address(running, "tls")
+        host, port = running.address("tls")
         plain = socket.create_connection((host, port))
         plain.sendall(HEADERS[1])
         plain.setblocking(False)
-        client = Dialogue(*await asyncio.open_connection(sock=plain, ssl=ssl._create_unverified_context(), server_hostname="mta.d.example"))
+        client = running.dialogue(*await asyncio.open_connection(sock=plain, ssl=ssl._create_unverified_context(), server_hostname="mta.d.example"))
         assert (await client.reply()).startswith("220 ")
         assert (await client.ask("EHLO client.test")).startswith("250")
         assert (await client.login()).startswith("235")
@@ -151,8 +146,8 @@ async def haproxy(folder: pathlib.Path, send: str, target: tuple[str, int]) -> A
 @pytest.mark.parametrize("send", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"])
 def test_a_real_haproxy_passes_its_clients_on(tmp_path: pathlib.Path, send: str) -> None:
     async def scenario(running: Running) -> None:
-        async with haproxy(tmp_path, send, address(running, "relay")) as port:
-            client = Dialogue(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.7", 0)))
+        async with haproxy(tmp_path, send, running.address("relay")) as port:
+            client = running.dialogue(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.7", 0)))
             assert (await client.reply()).startswith("220 ")
             assert (await client.ask("EHLO client.test")).startswith("250")
             await client.start_tls()

@@ -29,9 +29,8 @@ def context(**changes: Any) -> ssl.SSLContext:
 
 async def handshake(running: Running, name: str | None, made: ssl.SSLContext | None = None) -> tuple[str, ssl.SSLObject]:
     """The name in the certificate that the server shows, and the connection."""
-    host, _, port = running.settings.listen_tls.rpartition(":")
     # Without a name asyncio wants "", which sends no SNI.
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=made or context(), server_hostname=name or "")
+    reader, writer = await asyncio.open_connection(*running.address("tls"), ssl=made or context(), server_hostname=name or "")
     assert (await reader.readline()).startswith(b"220 ")
     tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
     shown = tls.getpeercert(binary_form=True)
@@ -100,8 +99,7 @@ def test_a_ticket_resumes_a_session_in_one_process_and_a_reload_of_another_certi
     """With blocking sockets: asyncio's client cannot hand a session back."""
 
     def visit(running: Running, made: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool | None, ssl.SSLSession | None]:
-        host, _, port = running.settings.listen_tls.rpartition(":")
-        plain = socket.create_connection((host, int(port)), timeout=10)
+        plain = socket.create_connection(running.address("tls"), timeout=10)
         with made.wrap_socket(plain, server_hostname="x", session=session) as tls:
             tls.recv(100)
             return tls.session_reused, tls.session

@@ -34,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._ended = False
+        self._lost = asyncio.Event()
         self._discarding = False
         self._paused = False
         self.transport: asyncio.Transport | None = None
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ended = True
+        self._lost.set()
         self._readable.set()
         self._writable.set()
 
@@ -207,6 +209,15 @@ class Connection(asyncio.Protocol):
         """Closes at once; unsent octets are lost."""
         if self.transport is not None:
             self.transport.abort()
+
+    async def end(self, seconds: float) -> None:
+        """Closes, and returns when the connection is gone. A peer that does not take what was written within `seconds` loses it."""
+        self.close()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        except TimeoutError:
+            self.abort()
 
 
 async def connect(

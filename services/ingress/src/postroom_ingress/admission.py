@@ -1,19 +1,17 @@
-"""Which connections are let in: so many together, so many of one address, so many new ones of it in a minute. Pure; counts, and is told the time.
+"""Which connections are let in: so many together, so many of one address, so many new ones of it in a minute. Pure; is told the time.
 
 An IPv6 client has a whole /64 to choose addresses from, so there the /64 counts as one address.
 """
 
 import ipaddress
-from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from postroom_core.reply import Reply
+from postroom_ingress.headcount import Headcount
 
 FULL = Reply(421, "4.3.2", "Too many connections, try again soon")
 TOO_MANY = Reply(421, "4.7.0", "Too many connections from your address, try again soon")
 TOO_FAST = Reply(421, "4.7.0", "Too many new connections from your address, try again in a minute")
-# Addresses whose rate is remembered: some 2 MiB. The one that was quiet for longest is forgotten first; its bucket has filled up by then.
-MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,49 +24,45 @@ class Limits:
 
 
 class Admission:
-    """`enter` when a connection has come, `admit` when its address is known, `leave` when it has gone."""
+    """`enter` when a connection has come, `admit` when its address is known, `leave` when it has gone. Limits hold for all that share `headcount`."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, headcount: Headcount) -> None:
         self._limits = limits
-        self._inside: Counter[str] = Counter()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
-        self.total = 0
+        self._headcount = headcount
+
+    @property
+    def total(self) -> int:
+        """Connections of this process."""
+        return self._headcount.own
 
     def enter(self) -> Reply | None:
         """The refusal when the house is full; else the connection counts until `leave`."""
-        if self.total >= self._limits.total:
+        if self._headcount.total >= self._limits.total:
             return FULL
-        self.total += 1
+        self._headcount.enter()
         return None
 
     def admit(self, address: str, now: float) -> Reply | None:
         """The refusal of one more connection from this address; else it counts for it until `leave`. `now` in seconds, monotonic."""
-        key = household(address)
-        if self._inside[key] >= self._limits.per_address:
+        key = _key(address)
+        if self._headcount.held(key) >= self._limits.per_address:
             return TOO_MANY
-        if self._limits.per_minute and not self._take(key, now):
-            return TOO_FAST
-        self._inside[key] += 1
+        if self._limits.per_minute:
+            if self._headcount.arrivals(key, now) + 1 > self._limits.per_minute:
+                return TOO_FAST
+            self._headcount.arrived(key, now)
+        self._headcount.hold(key)
         return None
 
     def leave(self, address: str | None) -> None:
         """`address` as it was admitted, None when it never was."""
-        self.total -= 1
+        self._headcount.leave()
         if address is not None:
-            key = household(address)
-            self._inside[key] -= 1
-            if not self._inside[key]:
-                del self._inside[key]
+            self._headcount.release(_key(address))
 
-    def _take(self, key: str, now: float) -> bool:
-        """A token of the bucket, which fills in a minute."""
-        most = float(self._limits.per_minute)
-        tokens, since = self._buckets.pop(key, (most, now))
-        tokens = min(most, tokens + (now - since) * most / 60)
-        self._buckets[key] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if len(self._buckets) > MOST_REMEMBERED:
-            self._buckets.popitem(last=False)
-        return tokens >= 1
+
+def _key(address: str) -> str:
+    return f"address:{household(address)}"
 
 
 def household(address: str) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ipaddress
+import mmap
+import secrets
 import sys
 
 import structlog
@@ -15,13 +17,14 @@ from postroom_core.errors import Permanent, Transient
 from postroom_core.lifecycle import Stopping, supervised
 from postroom_core.snapshot import Snapshot
 from postroom_ingress import web
-from postroom_ingress.admission import Limits
+from postroom_ingress.admission import Admission, Limits
 from postroom_ingress.api import Api
 from postroom_ingress.authenticator import Authenticator
 from postroom_ingress.clients import Deliveries, SignerClient
 from postroom_ingress.connections import Connections
 from postroom_ingress.deadlines import DEFAULT, Deadlines
 from postroom_ingress.dialogue import Kind, Offer
+from postroom_ingress.headcount import Headcount, size
 from postroom_ingress.listeners import Listeners, Port
 from postroom_ingress.policy import Policy
 from postroom_ingress.reception import Services
@@ -83,7 +86,7 @@ def ports(settings: Settings) -> list[tuple[Kind, Port]]:
         if where:
             address, _, port = where.rpartition(":")
             behind = name in settings.proxy_listeners
-            found.append((kind, Port(name, address.strip("[]"), int(port), implicit, proxy=behind, shared=settings.ingress_worker)))
+            found.append((kind, Port(name, address.strip("[]"), int(port), implicit, proxy=behind, shared=bool(settings.ingress_worker))))
     return found
 
 
@@ -135,11 +138,13 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         stack.callback(asking.cancel)
         services = Services(SignerClient(signer), spool, clock, deadlines(settings))
         authenticator = Authenticator(lambda: state.policy, clock, tokens(settings, clock), settings.error_seconds)
-        connections = Connections()
+        headcount = _headcount(settings)
+        connections = Connections(headcount)
         if not await _either(state.loaded, stopping):
             return
         limits = Limits(settings.max_connections, settings.max_connections_per_address, settings.max_connections_per_minute)
-        listeners = Listeners(limits, tuple(map(ipaddress.ip_network, settings.proxy_networks)), clock)
+        listeners = Listeners(Admission(limits, headcount), tuple(map(ipaddress.ip_network, settings.proxy_networks)), clock)
+        stack.push_async_callback(listeners.close)
         for kind, port in ports(settings):
             repair = port.name in settings.repair_line_ends
             offer = Offer(kind, settings.hostname, settings.max_message_bytes, settings.max_recipients, settings.max_hold_seconds, repair)
@@ -157,12 +162,20 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         if settings.listen_http:
             submission = Submission(services, settings.hostname, settings.max_message_bytes, settings.max_recipients)
             api = Api(submission, authenticator, spool).application()
-            await stack.enter_async_context(web.serve(settings.listen_http, api, state.tls.current(), shared=settings.ingress_worker))
+            await stack.enter_async_context(web.serve(settings.listen_http, api, state.tls.current(), shared=bool(settings.ingress_worker)))
         listening = True
         log.info("ingress is serving", listeners=repr(listeners))
         await stopping.wait()
         log.info("ingress drains")
         await listeners.drain(DRAIN_SECONDS)
+
+
+def _headcount(settings: Settings) -> Headcount:
+    """In memory of this process alone, or in the file that the processes of one ingress share."""
+    if not settings.ingress_worker:
+        return Headcount(bytearray(secrets.token_bytes(16).ljust(size(1), b"\0")))
+    with open(settings.ingress_headcount, "r+b") as file:
+        return Headcount(memoryview(mmap.mmap(file.fileno(), 0)), settings.ingress_worker - 1)
 
 
 async def _either(loaded: asyncio.Event, stopping: Stopping) -> bool:

@@ -1,40 +1,35 @@
-"""How many authenticated connections each credential and each domain has open with this process, and whether one more may. Pure counting.
+"""How many authenticated connections each credential and each domain has open, and whether one more may. Pure.
 
-It holds for one process: connections come and go too fast to be counted in the spool, and each replica's own limit is what protects it.
+It holds for the processes of one pod: connections come and go too fast to be counted in the spool, and each replica's own limit is what protects it.
 """
 
-from collections import Counter
-
+from postroom_ingress.headcount import Headcount
 from postroom_ingress.policy import Identity
 
 
 class Connections:
-    """One for the process."""
+    """One for the process; counts together with the others that share `headcount`."""
 
-    def __init__(self) -> None:
-        self._open: Counter[str] = Counter()
+    def __init__(self, headcount: Headcount) -> None:
+        self._headcount = headcount
 
     def enter(self, identity: Identity) -> bool:
         """Counts one more, or says that there is no room for it; `leave` gives it back."""
         limits = {_domain(identity): identity.domain.limits.max_connections, _credential(identity): identity.limits.max_connections}
-        if any(most is not None and self._open[key] >= most for key, most in limits.items()):
+        if any(most is not None and self._headcount.held(key) >= most for key, most in limits.items()):
             return False
-        self._open.update(limits.keys())
+        for key in limits:
+            self._headcount.hold(key)
         return True
 
     def leave(self, identity: Identity) -> None:
         for key in (_domain(identity), _credential(identity)):
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
-
-    def __len__(self) -> int:
-        return len(self._open)
+            self._headcount.release(key)
 
 
 def _domain(identity: Identity) -> str:
-    return identity.domain.name
+    return f"domain:{identity.domain.name}"
 
 
 def _credential(identity: Identity) -> str:
-    return f"{identity.domain.name}/{identity.name}"
+    return f"credential:{identity.domain.name}/{identity.name}"

@@ -17,6 +17,7 @@ class Deadlines:
     content: float = 3600.0  # 64 MiB at 150 kbit/s; nothing useful is slower
     grace: float = 60.0  # short enough that a dripping client holds its place for little more than a minute
     least_rate: int = 256  # a GSM modem is four times faster; whoever is slower only holds a connection
+    closing: float = 2.0  # until what was written is with the kernel and TLS has said goodbye; whoever reads nothing loses the last reply
     error: float = 1.0  # every error over the first ten, and every wrong password, costs this
     line: float = 60.0  # from the first octet of a command to its end: people type faster, drippers do not
 

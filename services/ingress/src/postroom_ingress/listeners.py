@@ -19,7 +19,7 @@ from postroom_core.connection import Connection, ConnectionClosed
 from postroom_core.lifecycle import supervised
 from postroom_core.reply import Reply
 from postroom_ingress import proxy
-from postroom_ingress.admission import FULL, Admission, Limits
+from postroom_ingress.admission import FULL, Admission
 from postroom_ingress.session import EARLY, Client, Listener, Session
 
 log = structlog.get_logger(__name__)
@@ -54,8 +54,8 @@ class TurnedAway(Exception):
 class Listeners:
     """All ports of the process."""
 
-    def __init__(self, limits: Limits, proxies: tuple[Network, ...], clock: Clock) -> None:
-        self._admission = Admission(limits)
+    def __init__(self, admission: Admission, proxies: tuple[Network, ...], clock: Clock) -> None:
+        self._admission = admission
         self._proxies = proxies
         self._clock = clock
         self._sockets: list[socket.socket] = []
@@ -149,13 +149,17 @@ class Listeners:
         finally:
             del self._sessions[session]
 
-    async def drain(self, seconds: float) -> None:
-        """Stops accepting, lets transactions finish, cuts the rest after `seconds` and says how many."""
+    async def close(self) -> None:
+        """Accepts nobody any more. Idempotent."""
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for bound in self._sockets:
             bound.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Closes, lets transactions finish, cuts the rest after `seconds` and says how many."""
+        await self.close()
         for task in list(self._arriving):
             task.cancel()
         for session in list(self._sessions):

@@ -1,13 +1,14 @@
 """Several processes of ingress on the same ports: starts them, speaks HTTP for all of them, ends them. Never touches a message.
 
-Each process is a whole ingress with a loop of its own; the kernel divides new connections among them (SO_REUSEPORT). This one adds their metrics up,
-is ready when all of them are, and passes the request to stop on; each drains by itself. One that dies is started again while the others go on.
+Each process is a whole ingress with a loop of its own; the kernel divides new connections among them (SO_REUSEPORT), and they count connections
+together in a file that this one makes. It adds their metrics up, is ready when all of them are, and passes the request to stop on; each drains by
+itself. One that dies is started again while the others go on.
 """
 
 import asyncio
-import math
 import os
 import pathlib
+import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from postroom_core import http
 from postroom_core.lifecycle import Stopping
 from postroom_core.supervise import Child
+from postroom_ingress.headcount import size
 from postroom_ingress.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -26,9 +28,10 @@ log = structlog.get_logger(__name__)
 
 async def run(settings: Settings, stopping: Stopping) -> None:
     """Until asked to stop and drained. Raises Permanent when the processes cannot run with this configuration."""
-    with tempfile.TemporaryDirectory(prefix="postroom-ingress-") as folder:  # mode 0700; holds sockets alone
+    with tempfile.TemporaryDirectory(prefix="postroom-ingress-") as folder:  # mode 0700
+        headcount = _headcount(pathlib.Path(folder), settings.ingress_processes)
         sockets = [pathlib.Path(folder) / f"{number}.sock" for number in range(settings.ingress_processes)]
-        children = [Child("postroom_ingress", environment(settings, socket)) for socket in sockets]
+        children = [Child("postroom_ingress", environment(number, socket, headcount)) for number, socket in enumerate(sockets, 1)]
         try:
             async with http.serve(settings.http, application(sockets)), asyncio.TaskGroup() as group:
                 running = [group.create_task(child.run()) for child in children]
@@ -40,11 +43,18 @@ async def run(settings: Settings, stopping: Stopping) -> None:
                 child.kill()
 
 
-def environment(settings: Settings, socket: pathlib.Path) -> dict[str, str]:
-    """Of one of the processes: its own place for HTTP, and its share of the connections."""
-    share = math.ceil(settings.max_connections / settings.ingress_processes)
-    mine = {"POSTROOM_INGRESS_WORKER": "true", "POSTROOM_HTTP": f"unix:{socket}", "POSTROOM_MAX_CONNECTIONS": str(share)}
-    return {**os.environ, **mine}
+def environment(number: int, socket: pathlib.Path, headcount: pathlib.Path) -> dict[str, str]:
+    """Of one of the processes: which it is, its own place for HTTP, and where they count together."""
+    mine = {"WORKER": str(number), "HEADCOUNT": str(headcount)}
+    return {**os.environ, "POSTROOM_HTTP": f"unix:{socket}", **{f"POSTROOM_INGRESS_{name}": value for name, value in mine.items()}}
+
+
+def _headcount(folder: pathlib.Path, processes: int) -> pathlib.Path:
+    path = folder / "headcount"
+    with path.open("wb") as file:
+        file.write(secrets.token_bytes(16))
+        file.truncate(size(processes))
+    return path
 
 
 async def _drain(stopping: Stopping, children: Sequence[Child]) -> None:

@@ -2,13 +2,13 @@
 
 Replies are written in order and sent together while pipelined commands wait (RFC 2920). Data that a client sends where it must wait for a reply
 (behind STARTTLS, AUTH, DATA, before the greeting) cuts the session: it is an injection or a smuggler (A3, A4). Every wait has a deadline, the session
-has one, and errors are counted: first they cost time, then the session.
+has one, and errors are counted: first they cost time, then the session. A message that is on its way when the session's time is up is still answered.
 """
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -92,12 +92,13 @@ class Session:
         self._reception: Reception | None = None  # a message of which chunks have come
         self._busy = False
         self._closing = False
+        self._deadline = asyncio.timeout(self._deadlines.session)
 
     async def run(self) -> None:
-        """Never raises for what a client does."""
+        """Never raises for what a client does. Returns when nothing of the connection is left."""
         end = "closed"
         try:
-            async with asyncio.timeout(self._deadlines.session):
+            async with self._deadline:
                 await self._talk()
         except TimeoutError:
             end = "timeout"
@@ -109,7 +110,7 @@ class Session:
             if self._counted is not None:
                 self._listener.connections.leave(self._counted)
             SESSIONS.labels(end).inc()
-            self._connection.close()
+            await self._connection.end(self._deadlines.closing)
 
     def drain(self) -> None:
         """Asks the session to end: at once when it waits for a command, else after the transaction it is in (RFC 5321 section 3.8)."""
@@ -125,7 +126,7 @@ class Session:
         self._say(Reply(220, "", f"{self._listener.offer.own_name} ESMTP Postroom"))
         while True:
             if not self._connection.buffered:
-                await self._connection.drain()
+                await self._flush()
             try:
                 line = await self._line(COMMAND_OCTETS)
             except LineTooLong:
@@ -162,6 +163,21 @@ class Session:
 
     def _say(self, reply: Reply) -> None:
         self._connection.write(reply.encode())
+
+    async def _flush(self) -> None:
+        """Waits for a client that reads its replies slowly no longer than for one that says nothing."""
+        async with asyncio.timeout(self._deadlines.idle):
+            await self._connection.drain()
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Content has deadlines of its own; the session's must not fall between a commit and its reply, which would make a second copy."""
+        when = self._deadline.when()
+        self._deadline.reschedule(None)
+        try:
+            yield
+        finally:
+            self._deadline.reschedule(when)
 
     async def _carry_out(self, action: Action) -> bool:
         """Whether the session goes on."""
@@ -212,7 +228,7 @@ class Session:
             self._say(Reply(454, "4.7.0", "TLS is not available now"))
             return True
         self._say(Reply(220, "2.0.0", "Ready to start TLS"))
-        await self._connection.drain()
+        await self._flush()
         await self._connection.start_tls(context, server_side=True, handshake_seconds=self._deadlines.tls)
         self._encrypted()
         return True
@@ -247,21 +263,23 @@ class Session:
             order = self._order(chunks=False)
             reception = Reception(order, self._listener.services)
             self._say(Reply(354, "", "End data with <CRLF>.<CRLF>"))
-            await self._connection.drain()
-            reply = await reception.data(self._connection)
-            current.set_attribute("smtp.reply_code", reply.code)
-        self._answered(reply, order.envelope.message_id)
+            await self._flush()
+            with self._undisturbed():
+                reply = await reception.data(self._connection)
+                current.set_attribute("smtp.reply_code", reply.code)
+                self._answered(reply, order.envelope.message_id)
         return True
 
     async def _chunk(self, action: Chunk) -> bool:
         if self._reception is None:
             with span("reception"):
                 self._reception = Reception(self._order(chunks=True), self._listener.services)
-        reply = await self._reception.chunk(self._connection, action.size, last=action.last)
-        if action.last:
-            message_id, self._reception = self._reception.message_id, None
-            self._answered(reply, message_id)
-            return True
+        with self._undisturbed():
+            reply = await self._reception.chunk(self._connection, action.size, last=action.last)
+            if action.last:
+                message_id, self._reception = self._reception.message_id, None
+                self._answered(reply, message_id)
+                return True
         if reply.kind != 2:
             self._abandon()
             self._dialogue.chunk_failed()

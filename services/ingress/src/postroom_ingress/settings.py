@@ -24,7 +24,7 @@ class Settings(ServiceSettings):
         default=500, ge=1, description="of one IPv4 address or one IPv6 /64: half of all, so that none can shut out the rest"
     )
     max_connections_per_minute: int = Field(
-        default=0, ge=0, description="new ones from one address; 0 is any number: applications may open one for each message"
+        default=0, ge=0, le=60_000, description="new ones from one address; 0 is any number: applications may open one for each message"
     )
     repair_line_ends: CommaList = Field(
         default=(), description="which of submission, tls, relay make CRLF of bare CR and LF in content; the others refuse such messages"
@@ -34,7 +34,8 @@ class Settings(ServiceSettings):
     max_recipients: int = Field(default=1000, ge=100, description="per message; RFC 5321 section 4.5.3.1.8 asks for 100 at least")
 
     ingress_processes: int = Field(default=1, ge=1, le=64, description="processes on the same ports, one for each core that mail may use")
-    ingress_worker: bool = Field(default=False, description="set for the processes that postroom_ingress starts itself")
+    ingress_worker: int = Field(default=0, ge=0, description="which of the processes that postroom_ingress started itself this is; 0 is none")
+    ingress_headcount: str = Field(default="", description="the file in which those processes count connections together")
     idle_seconds: float = Field(default=300.0, gt=0, description="silence before a command; RFC 5321 section 4.5.3.2.7 asks for 5 minutes")
     session_seconds: float = Field(default=14_400.0, gt=0, description="the whole session: pools of connections reconnect a few times a day")
     proxy_seconds: float = Field(default=5.0, gt=0, description="a PROXY header: load balancers send it with the first packet")
