@@ -30,7 +30,7 @@ e2e:  ## the whole product on a real Kubernetes, in about a quarter of an hour
 	scripts/e2e.sh
 
 fuzz:  ## an hour of random sessions against a real ingress, then of each parser; FUZZ_SECONDS=… for longer
-	POSTROOM_TEST_FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} uv run pytest -s tests/integration/ingress/test_fuzz.py
+	POSTROOM_TEST_FUZZ_SECONDS=$$(($${FUZZ_SECONDS:-3600} / 2)) uv run pytest -s tests/integration/ingress/test_fuzz.py tests/integration/ingress/test_pipelining.py
 	for target in addresses headers contents proxies sessions; do \
 		uv run --with atheris python scripts/fuzz_parsers.py $$target -max_total_time=$$(($${FUZZ_SECONDS:-3600} / 5)) -max_len=4096 || exit 1; \
 	done

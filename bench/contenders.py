@@ -1,5 +1,6 @@
 """The contenders of the benchmark, each started from nothing in a folder of its own and ended by its process id. Loopback only."""
 
+import json
 import os
 import pathlib
 import pwd
@@ -15,6 +16,7 @@ import psutil
 
 from contract.postgres import Server
 
+POSTROOM = str(pathlib.Path(sys.executable).with_name("postroom"))
 RSA_BITS = "2048"
 LOGIN = ("bench", "bench-password")
 HOSTNAME = "mta.d.example"
@@ -111,12 +113,21 @@ class Postroom:
             **({"POSTROOM_SPOOL_URL": spool} if spool else {}),
             **dict(setting.split("=", 1) for setting in extra),
         }
-        postroom = str(pathlib.Path(sys.executable).with_name("postroom"))
-        command = [postroom, "up", str(file), "--json", "--ports", ",".join(f"{name}={port}" for name, port in ports.items())]
+        self._environment = environment
+        command = [POSTROOM, "up", str(file), "--json", "--ports", ",".join(f"{name}={port}" for name, port in ports.items())]
         self._up = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=(folder / "log").open("w"), text=True)
         assert self._up.stdout is not None
         if "ready" not in self._up.stdout.readline():
             raise RuntimeError((folder / "log").read_text())
+
+    def hold(self, domain: str) -> None:
+        """From now on mail to this domain is accepted and stays in the queue."""
+        subprocess.run([POSTROOM, "queue", "suspend", domain], env=self._environment, check=True, capture_output=True)
+
+    def queued(self) -> int:
+        """Recipients in the queue."""
+        shown = subprocess.run([POSTROOM, "stats", "--json"], env=self._environment, check=True, capture_output=True)
+        return int(sum(json.loads(shown.stdout)["recipients"].values()))
 
     def groups(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {"postgres": [self.database.pid]} if self.database is not None else {}
@@ -219,6 +230,19 @@ class Postfix:
             "smtpd_sasl_local_domain": HOSTNAME,
             "cyrus_sasl_config_path": sasl,
         }
+
+    def hold(self, domain: str) -> None:
+        """From now on mail to this domain is accepted and stays in the hold queue, which nothing looks at."""
+        etc = self._folder / "etc"
+        (etc / "held").write_text(f"{domain} HOLD\n")
+        setting = f"smtpd_recipient_restrictions=check_recipient_access texthash:{etc}/held, permit_mynetworks, permit_sasl_authenticated, reject"
+        for command in (["postconf", "-c", str(etc), "-e", setting], ["postfix", "-c", str(etc), "reload"]):
+            subprocess.run(command, check=True, capture_output=True)
+
+    def queued(self) -> int:
+        """Messages in the queue."""
+        listed = subprocess.run(["postqueue", "-c", self._folder / "etc", "-j"], check=True, capture_output=True)
+        return len(listed.stdout.splitlines())
 
     def groups(self) -> dict[str, list[int]]:
         found = {"postfix": [self._master]}

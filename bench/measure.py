@@ -87,7 +87,7 @@ async def one_run(contender: Contender, sink: CountingSink, case: Case, result: 
     cpu = {name: cpu_seconds(pids) for name, pids in groups.items()}
     written = octets_written(groups)
     target, began = sink.messages + case.messages, time.monotonic()
-    load = await _offer(contender, case)
+    load = await offer_case(contender, case)
     accepted = time.monotonic()
     await sink.wait_for(target)
     result.rates.append(case.messages / (time.monotonic() - began))
@@ -100,7 +100,8 @@ async def one_run(contender: Contender, sink: CountingSink, case: Case, result: 
         result.p99.append(load.percentile(99))
 
 
-async def _offer(contender: Contender, case: Case) -> Load | None:
+async def offer_case(contender: Contender, case: Case) -> Load | None:
+    """Returns when everything is accepted; what load.py saw, if it offered. Raises RuntimeError when a message was refused."""
     if case.source:
         source = ["smtp-source", "-s", str(case.sessions), "-m", str(case.messages), "-l", str(case.octets), "-f", SENDER, "-t", RECIPIENT]
         command = [*source, *(["-d"] if case.keep else []), f"127.0.0.1:{contender.port}"]

@@ -156,7 +156,7 @@ class Dialogue:
     async def _readline(self) -> bytes:
         try:
             return await self._reader.readline()
-        except ConnectionResetError:  # closed while something of ours was not read
+        except ConnectionError:  # closed while something of ours was not read
             return b""
 
     async def ask(self, text: str) -> str:
@@ -165,6 +165,10 @@ class Dialogue:
 
     async def start_tls(self) -> None:
         assert (await self.ask("STARTTLS")).startswith("220")
+        await self.secure()
+
+    async def secure(self) -> None:
+        """The handshake behind the reply to STARTTLS."""
         context = ssl._create_unverified_context()
         await self._writer.start_tls(context, server_hostname="mta.d.example")
 

@@ -33,11 +33,11 @@ GOOD = [
         b"AUTH LOGIN\r\n",
         b"*\r\n",
         b"VRFY x\r\n",
-        b"BDAT 24 LAST\r\n" + HELLO,
+        b"BDAT %d LAST\r\n" % len(HELLO) + HELLO,
     ),
     *(
         b"BDAT 10\r\n" + HELLO[:10],
-        b"BDAT 14 LAST\r\n" + HELLO[10:],
+        b"BDAT %d LAST\r\n" % len(HELLO[10:]) + HELLO[10:],
         b"BDAT 0 LAST\r\n",
         HELLO + b".\r\n",
         b".\r\n",
