@@ -1,7 +1,8 @@
 """curl: STARTTLS and implicit TLS with a verified certificate, its own choice of mechanism and each of ours that it has."""
 
-import re
+import io
 
+import pycurl
 import pytest
 
 from integration.clients.postroom import (
@@ -38,20 +39,26 @@ def test_it_delivers_with_its_own_choice_of_mechanism(postroom: Postroom, implic
     assert postroom.arrival(recipient).content.endswith(BODY)
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 def test_it_delivers_with_each_mechanism(postroom: Postroom, mechanism: str) -> None:
-    if mechanism.startswith("SCRAM") and "gsasl" not in run(tool("curl"), "--version"):
-        pytest.skip("this curl is built without SCRAM")
     recipient = new_recipient()
     send(postroom, recipient, implicit=True, options=("--login-options", f"AUTH={mechanism}"))
     postroom.arrival(recipient)
 
 
-def test_dsn_parameters_arrive(postroom: Postroom) -> None:
-    version = re.match(r"curl (\d+)\.(\d+)", run(tool("curl"), "--version"))
-    assert version is not None
-    if (int(version[1]), int(version[2])) < (8, 16):
-        pytest.skip("curl sends parameters behind an address since 8.16 only")
+@pytest.mark.parametrize("implicit", [False, True])
+def test_dsn_parameters_arrive(postroom: Postroom, implicit: bool) -> None:
+    """By the library, because a wheel brings it along; it sends parameters behind an address since 8.16, which few systems have."""
     recipient = new_recipient()
-    send(postroom, recipient, implicit=True, suffixes=(f" RET=HDRS ENVID={ENVID}", f" NOTIFY={NOTIFY} ORCPT={ORCPT}"))
+    client = pycurl.Curl()
+    client.setopt(client.URL, f"smtps://{HOST}:{postroom.tls}" if implicit else f"smtp://{HOST}:{postroom.submission}")
+    client.setopt(client.USE_SSL, client.USESSL_ALL)
+    client.setopt(client.CAINFO, str(postroom.ca))
+    client.setopt(client.USERPWD, f"{USERNAME}:{PASSWORD}")
+    client.setopt(client.MAIL_FROM, f"<{SENDER}> RET=HDRS ENVID={ENVID}")
+    client.setopt(client.MAIL_RCPT, [f"<{recipient}> NOTIFY={NOTIFY} ORCPT={ORCPT}"])
+    client.setopt(client.UPLOAD, True)
+    client.setopt(client.READDATA, io.BytesIO(content(recipient)))
+    client.perform()
+    client.close()
     dsn_arrived_unchanged(postroom.arrival(recipient))

@@ -4,20 +4,16 @@ A chunk may end anywhere, also between CR and LF or in the middle of a line; wha
 message needs no CRLF here: it is passed on as it came. With BINARYMIME nothing but the size is looked at.
 """
 
-from postroom_core.reply import Reply
-from postroom_ingress.data import BARE, LINE, LONG, block_fault, line_fault, too_large
+from postroom_ingress.data import BARE, LINE, LONG, Reader, block_fault, line_fault
 
 
-class ChunkReader:
+class ChunkReader(Reader):
     """`feed` the octets of all chunks in order, `finish` behind the last. `fault` is the reply that the message deserves, None so far."""
 
     def __init__(self, limit: int, *, binary: bool) -> None:
-        self._limit = limit
+        super().__init__(limit)
         self._binary = binary
         self._carry = b""
-        self.size = 0
-        self.eight_bit = False
-        self.fault: Reply | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The content of which is known that it may be sent on: whole lines, or everything with BINARYMIME; empty after a fault."""
@@ -45,11 +41,3 @@ class ChunkReader:
         if self.fault is None and last:
             self.fault = BARE if last.endswith(b"\r") else line_fault(last) or (LONG if len(last) > LINE else None)
         return self._pass(last) if self.fault is None else b""
-
-    def _pass(self, block: bytes) -> bytes:
-        self.size += len(block)
-        if self.size > self._limit:
-            self.fault = too_large(self._limit)
-            return b""
-        self.eight_bit = self.eight_bit or not block.isascii()
-        return block

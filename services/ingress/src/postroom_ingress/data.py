@@ -19,18 +19,34 @@ def too_large(limit: int) -> Reply:
     return Reply(552, "5.3.4", f"The message is larger than the limit of {limit} octets")
 
 
-class DataReader:
-    """`feed` what arrives until `ended`; `rest` is then what came after the end. `fault` is the reply that the message deserves, None so far."""
+class Reader:
+    """What every reader of content keeps: its size so far, whether it has eight-bit octets, the fault that it deserves. `limit` in octets."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._carry = b""
-        self._line_start = True  # whether the carry begins a line
         self.size = 0
         self.eight_bit = False
+        self.fault: Reply | None = None
+
+    def _pass(self, block: bytes) -> bytes:
+        """Counts content that may be sent on, and gives it back; nothing beyond the limit."""
+        self.size += len(block)
+        if self.size > self._limit:
+            self.fault = too_large(self._limit)
+            return b""
+        self.eight_bit = self.eight_bit or not block.isascii()
+        return block
+
+
+class DataReader(Reader):
+    """`feed` what arrives until `ended`; `rest` is then what came after the end. `fault` is the reply that the message deserves, None so far."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._carry = b""
+        self._line_start = True  # whether the carry begins a line
         self.ended = False
         self.rest = b""
-        self.fault: Reply | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The content in `data` and what was kept from before: whole lines, dots removed; empty after a fault."""
@@ -72,12 +88,7 @@ class DataReader:
             if self._line_start and block.startswith(b"."):
                 block = block[1:]
             block = block.replace(b"\r\n.", b"\r\n")
-        self.size += len(block)
-        if self.size > self._limit:
-            self.fault = too_large(self._limit)
-            return b""
-        self.eight_bit = self.eight_bit or not block.isascii()
-        return block
+        return self._pass(block)
 
 
 def block_fault(block: bytes) -> Reply | None:

@@ -6,24 +6,20 @@ becomes an end or a command; what leaves has CRLF alone. NUL and lines over 998 
 
 import re
 
-from postroom_core.reply import Reply
-from postroom_ingress.data import LINE, LONG, NUL, too_large
+from postroom_ingress.data import LINE, LONG, NUL, Reader
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # The longest beginning of CRLF.CRLF that is not yet it.
 _UNDECIDED = 4
 
 
-class Repairer:
+class Repairer(Reader):
     """`feed` content in any pieces, `finish` behind the last. `fault` is the reply that the message deserves, None so far."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        super().__init__(limit)
         self._held = b""  # a CR whose LF may come
         self._line = 0  # octets of the line that is not complete
-        self.size = 0
-        self.eight_bit = False
-        self.fault: Reply | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The repaired content; empty after a fault."""
@@ -31,27 +27,23 @@ class Repairer:
             return b""
         data = self._held + data
         self._held = b"\r" if data.endswith(b"\r") else b""
-        return self._pass(data[: len(data) - len(self._held)])
+        return self._repaired(data[: len(data) - len(self._held)])
 
     def finish(self) -> bytes:
         """What was held."""
         held, self._held = self._held, b""
-        return self._pass(held) if self.fault is None else b""
+        return self._repaired(held) if self.fault is None else b""
 
-    def _pass(self, data: bytes) -> bytes:
+    def _repaired(self, data: bytes) -> bytes:
         block = _LINE_END.sub(b"\r\n", data)
         lines = block.split(b"\r\n")
         longest = max(self._line + len(lines[0]), *map(len, lines))
         self._line = len(lines[0]) + self._line if len(lines) == 1 else len(lines[-1])
-        self.size += len(block)
-        self.eight_bit = self.eight_bit or not block.isascii()
         if b"\0" in block:
             self.fault = NUL
         elif longest > LINE:
             self.fault = LONG
-        elif self.size > self._limit:
-            self.fault = too_large(self._limit)
-        return block if self.fault is None else b""
+        return self._pass(block) if self.fault is None else b""
 
 
 class RepairingReader(Repairer):
