@@ -4,6 +4,7 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
+from postroom_cli import clusterpage, clustertest
 from postroom_core import settings
 from postroom_delivery.settings import Settings as DeliverySettings
 from postroom_ingress.settings import Settings as IngressSettings
@@ -44,7 +45,8 @@ def test_operator_is_no_package() -> None:
 
 
 def test_the_known_settings_are_those_of_the_services() -> None:
-    fields = {name for service in (DeliverySettings, IngressSettings, OperatorSettings, SignerSettings) for name in service.model_fields}
+    services = (DeliverySettings, IngressSettings, OperatorSettings, SignerSettings, clusterpage.Settings, clustertest.Settings)
+    fields = {name for service in services for name in service.model_fields}
     expected = {settings.PREFIX + name.upper() for name in fields} | {"POSTROOM_DATA_DIR", "POSTROOM_LIFELINE"}
     assert expected == set(settings.KNOWN)
 

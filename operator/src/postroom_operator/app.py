@@ -26,6 +26,7 @@ from postroom_core.lifecycle import Stopping, supervised
 from postroom_operator import handlers, platform
 from postroom_operator.authority import Authority
 from postroom_operator.election import Election
+from postroom_operator.ingresses import ServiceIngresses
 from postroom_operator.kube.api import REQUEST_SECONDS, Api
 from postroom_operator.kube.cache import EVERYWHERE, Cache, Caches, Changed
 from postroom_operator.kube.children import Children
@@ -170,6 +171,7 @@ class Operator:
                 settings.signer_port,
                 settings.grpc_tls,
             ),
+            ingresses=ServiceIngresses(self._api, (settings.platform_namespace, settings.ingresses), settings.ingress_http_port),
             now=now,
             rotations=Budget(settings.rotations_per_hour),
         )

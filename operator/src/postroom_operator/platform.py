@@ -5,6 +5,7 @@ The engine runs `Platform.reconcile` as it runs the reconcile of a resource: at 
 
 import asyncio
 import pathlib
+import secrets
 
 import structlog
 
@@ -12,7 +13,7 @@ from postroom_core.documents import Certificate
 from postroom_operator import certificates
 from postroom_operator.kube.kinds import BY_NAME, MAIL_DOMAIN, SECRET, SENDING_POOL
 from postroom_operator.plan import credentials, directory, pki
-from postroom_operator.plan.names import OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID, Object, Owner, decoded
+from postroom_operator.plan.names import MANAGED, OWNER_KIND, OWNER_NAME, OWNER_NAMESPACE, OWNER_UID, Object, Owner, decoded, encoded
 from postroom_operator.reconcile.world import World
 from postroom_operator.settings import Settings
 
@@ -39,6 +40,7 @@ class Platform:
         """Seconds until the next look. Raises what the API raises; then it is tried again."""
         await ensure_pki(self._world)
         await ensure_certificate(self._world)
+        await ensure_tokens(self._world)
         await sweep(self._world)
         return EVERY_SECONDS
 
@@ -91,6 +93,23 @@ async def ensure_certificate(world: World) -> None:
     await world.children.ensure(owner.uid, [body], MANAGER)
 
 
+async def ensure_tokens(world: World) -> None:
+    """The page's two tokens, one to act and one to look, made once; who wants new ones deletes the Secret."""
+    name, namespace = world.settings.page_token_secret, world.settings.platform_namespace
+    if not name or await world.api.get(SECRET, name, namespace) is not None:
+        return
+    data = encoded({role: secrets.token_urlsafe(24) for role in ("operator", "viewer")})
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": MANAGED},
+        "type": "Opaque",
+        "data": data,
+    }
+    await world.api.create(SECRET, body)
+    log.info("the page's tokens were made", secret=f"{namespace}/{name}")
+
+
 async def sweep(world: World) -> None:
     """Removes objects whose owner is gone without its finalizer having run, for example because somebody removed it by force."""
     for kind in KINDS:
@@ -101,8 +120,8 @@ async def sweep(world: World) -> None:
     for name, cache in world.caches.kinds():
         for found in cache.all() if name in BY_NAME else []:
             labels = found["metadata"].get("labels", {})
-            ours = labels.get(OWNER_KIND) in KINDS and (not watched or labels.get(OWNER_NAMESPACE) in watched)
-            if ours and labels.get(OWNER_UID) not in alive:
+            ours = labels.get(OWNER_KIND) in KINDS and OWNER_UID in labels and (not watched or labels.get(OWNER_NAMESPACE) in watched)
+            if ours and labels[OWNER_UID] not in alive:
                 # The caches fill one after the other: ask before what is young is taken for an orphan.
                 await _remove_orphan(world, name, found)
 

@@ -29,11 +29,14 @@ class Settings(BaseSettings):
     platform_ca_secret: str = Field(
         default="", description="Secret of the platform's own CA, made by the operator; empty: certificates are made by others"
     )
+    page_token_secret: str = Field(default="", max_length=253, description="Secret of the page's tokens, made when absent; empty: there is no page")
     grpc_tls: pathlib.Path | None = Field(
         default=None, description="folder with tls.crt, tls.key, ca.crt, to ask the signers; written when the operator makes them"
     )
     signer_service: str = Field(default="", description="headless Service of the signers; empty is RELEASE-signer")
     signer_port: int = Field(default=7443, ge=1, le=65535, description="its gRPC port")
+    ingress_service: str = Field(default="", description="Service of ingress, whose pods are asked what is in force; empty is RELEASE-ingress")
+    ingress_http_port: int = Field(default=2580, ge=1, le=65535, description="their port of metrics and health")
     ingress_hostname: str = Field(default="localhost", max_length=253, description="name in the listeners' own certificate")
     resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
     dns_check_seconds: float = Field(default=30.0, gt=0, description="between two looks at a record that is waited for")
@@ -48,6 +51,11 @@ class Settings(BaseSettings):
     def signers(self) -> str:
         """Name of the signers' headless Service."""
         return self.signer_service or f"{self.release}-signer"
+
+    @property
+    def ingresses(self) -> str:
+        """Name of ingress's Service."""
+        return self.ingress_service or f"{self.release}-ingress"
 
     @field_validator("delivery_environment", mode="before")
     @classmethod

@@ -11,8 +11,7 @@ import structlog
 
 from postroom_core.errors import Unavailable
 from postroom_operator.clients import loaded
-from postroom_operator.kube.api import Api
-from postroom_operator.kube.kinds import ENDPOINT_SLICE
+from postroom_operator.kube.api import Api, bracketed
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +33,7 @@ class ServiceSigners:
         self._port, self._tls = port, tls
 
     async def held_by_all(self, domain: str) -> frozenset[str]:
-        targets = await self._targets()
+        targets = [f"{bracketed(address)}:{self._port}" for address in await self._api.ready_addresses(self._namespace, self._service)]
         if not targets:
             return frozenset()
         try:
@@ -43,14 +42,3 @@ class ServiceSigners:
             log.info("a signer does not answer", reason=str(error))
             return frozenset()
         return frozenset.intersection(*held)
-
-    async def _targets(self) -> list[str]:
-        slices, _ = await self._api.list(ENDPOINT_SLICE, self._namespace, {"kubernetes.io/service-name": self._service})
-        ready = [
-            address
-            for found in slices
-            for endpoint in found.get("endpoints") or []
-            if endpoint.get("conditions", {}).get("ready", True)
-            for address in endpoint["addresses"]
-        ]
-        return [f"[{address}]:{self._port}" if ":" in address else f"{address}:{self._port}" for address in sorted(set(ready))]

@@ -41,6 +41,8 @@ def test_ingress_is_ready_only_while_signer_and_delivery_serve_and_answers_4xx_m
     async def scenario(running: Running) -> None:
         http = running.settings.http
         await becomes(http, 200)
+        assert await get(http, "/generation/d.example") == (200, "0\n")
+        assert (await get(http, "/generation/other.example"))[0] == 404
         client = await running.authenticated()
         await running.stop_signer()
         assert "signer" in await becomes(http, 503)
@@ -55,7 +57,7 @@ def test_ingress_is_ready_only_while_signer_and_delivery_serve_and_answers_4xx_m
 async def _several(folder: pathlib.Path) -> None:
     submission, http = (f"127.0.0.1:{port}" for port in free_ports(2))
     spool, signer = FakeSpool(), FakeSigner()
-    publish(folder / "directory", [domain(), certificate()], "1")
+    publish(folder / "directory", [domain(generation=7), certificate()], "1")
     values = {"DIRECTORY": folder / "directory", "HOSTNAME": "mta.d.example", "LISTEN_SUBMISSION": submission, "HTTP": http}
     values |= {"SIGNER_TARGET": f"unix:{folder}/signer.sock", "DELIVERY_TARGET": f"unix:{folder}/delivery.sock", "INGRESS_PROCESSES": PROCESSES}
     environment = {**os.environ, **{f"POSTROOM_{name}": str(value) for name, value in values.items()}}
@@ -66,6 +68,8 @@ async def _several(folder: pathlib.Path) -> None:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", "postroom_ingress", env=environment)
         try:
             await becomes(http, 200)
+            assert await get(http, "/generation/d.example") == (200, "7\n"), "in force in every process"
+            assert (await get(http, "/generation/other.example"))[0] == 404
             clients = [await _login(submission) for _ in range(8)]
             assert [(await client.message(HELLO))[:3] for client in clients] == ["250"] * 8
             text = (await get(http, "/metrics"))[1]

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from postroom_cli import clusterpage, clustertest
 from postroom_ingress.settings import Settings as IngressSettings
+from postroom_operator.plan import keys
+from postroom_operator.plan.names import workload
 from postroom_signer.settings import Settings as SignerSettings
 
 from architecture.tree import ROOT
@@ -69,8 +72,10 @@ def test_it_renders_without_any_prerequisite(version: str) -> None:
 
 @needs_helm
 def test_every_pod_meets_the_restricted_standard() -> None:
-    for deployment in of(rendered(), "Deployment"):
-        pod = deployment["spec"]["template"]["spec"]
+    objects = rendered("--set", "page.pools={main}")
+    pods = [found["spec"]["template"]["spec"] for found in of(objects, "Deployment")] + [found["spec"] for found in of(objects, "Pod")]
+    assert len(pods) == 5
+    for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["enableServiceLinks"] is False
         for container in pod["containers"]:
@@ -104,7 +109,7 @@ def test_secrets_are_readable_by_role_in_named_namespaces_only() -> None:
 
 @needs_helm
 def test_every_binding_names_a_role_and_an_account_that_are_there() -> None:
-    objects = rendered("--set", "credentialNamespaces={tenant-a}")
+    objects = rendered("--set", "credentialNamespaces={tenant-a},page.pools={main}")
     roles = {(found["kind"], found["metadata"].get("namespace"), found["metadata"]["name"]) for found in of(objects, "Role", "ClusterRole")}
     accounts = {(found["metadata"]["namespace"], found["metadata"]["name"]) for found in of(objects, "ServiceAccount")}
     bindings = of(objects, "RoleBinding", "ClusterRoleBinding")
@@ -133,6 +138,117 @@ def test_pods_get_settings_that_their_service_knows(deployment: str, known: type
     names = environment(named(rendered("--set", "hostname=mta.example.com,ingress.ports.relay=25"), "Deployment", deployment))
     assert {name.removeprefix("POSTROOM_").lower() for name in names} <= set(known.model_fields)
     known(**{name.removeprefix("POSTROOM_").lower(): value for name, value in names.items()})  # type: ignore[arg-type]
+
+
+@needs_helm
+def test_the_page_and_the_test_get_settings_that_they_know() -> None:
+    objects = rendered(
+        "--set", "page.pools={main},page.egressAddresses={192.0.2.1},hostname=mta.example.com,resolvers={10.0.0.1:53},watchNamespaces={a}"
+    )
+    page = environment(named(objects, "Deployment", "postroom-web-main"))
+    known = clusterpage.Settings(**{name.removeprefix("POSTROOM_").lower(): value for name, value in page.items()})  # type: ignore[arg-type]
+    assert {name.removeprefix("POSTROOM_").lower() for name in page} <= set(clusterpage.Settings.model_fields)
+    assert (known.page_pool, known.delivery_target) == ("main-delivery", "dns:///main-delivery.mail.svc.cluster.local:7443")
+    (pod,) = of(objects, "Pod")
+    names = {entry["name"].removeprefix("POSTROOM_").lower() for entry in pod["spec"]["containers"][0]["env"]}
+    assert names == set(clustertest.Settings.model_fields)
+
+
+@needs_helm
+def test_a_page_for_each_pool_is_named_as_the_operator_names_its_workload() -> None:
+    objects = rendered("--set", "page.pools={main,tenant/bulk,mail/other}")
+    names = {
+        found["metadata"]["name"]: environment(found)["POSTROOM_PAGE_POOL"]
+        for found in of(objects, "Deployment")
+        if "-web-" in found["metadata"]["name"]
+    }
+    assert names == {
+        "postroom-web-main": workload("mail", "main", "mail"),
+        "postroom-web-tenant-bulk": workload("tenant", "bulk", "mail"),
+        "postroom-web-other": workload("mail", "other", "mail"),
+    }
+    for name, pool in names.items():
+        selector = named(objects, "Service", name)["spec"]["selector"]
+        pods = [found["spec"]["template"]["metadata"]["labels"] for found in of(objects, "Deployment")]
+        assert [labels["mail.postroom.dev/pool"] for labels in pods if selector.items() <= labels.items()] == [pool]
+    assert "longer than 63" in refused("--set", f"page.pools={{{'t' * 50}/{'p' * 20}}}")
+
+
+@needs_helm
+def test_the_page_reads_mail_domains_and_nothing_else_and_nobody_reaches_it_unasked() -> None:
+    objects = rendered("--set", "page.pools={main}")
+    assert named(objects, "ClusterRole", "postroom-web-mail")["rules"] == [
+        {"apiGroups": ["mail.postroom.dev"], "resources": ["maildomains"], "verbs": ["list"]}
+    ]
+    assert not [found for found in of(objects, "Role") if "web" in found["metadata"]["name"]]
+    assert named(objects, "NetworkPolicy", "postroom-web")["spec"]["ingress"] == []
+    opened = rendered("--set", "page.pools={main},page.accessFrom[0].podSelector.matchLabels.app=proxy")
+    (rule,) = named(opened, "NetworkPolicy", "postroom-web")["spec"]["ingress"]
+    assert rule == {"from": [{"podSelector": {"matchLabels": {"app": "proxy"}}}], "ports": [{"port": 2580}]}
+
+
+@needs_helm
+def test_the_operator_makes_the_pages_tokens_unless_they_are_brought_along() -> None:
+    def token_secret(*options: str) -> tuple[str | None, list[str]]:
+        objects = rendered(*options)
+        pages = [found for found in of(objects, "Deployment") if "-web-" in found["metadata"]["name"]]
+        mounted = [
+            volume["secret"]["secretName"] for page in pages for volume in page["spec"]["template"]["spec"]["volumes"] if volume["name"] == "tokens"
+        ]
+        return environment(named(objects, "Deployment", "postroom-operator")).get("POSTROOM_PAGE_TOKEN_SECRET"), mounted
+
+    assert token_secret() == (None, [])
+    assert token_secret("--set", "page.pools={main}") == ("postroom-web-tokens", ["postroom-web-tokens"])
+    assert token_secret("--set", "page.pools={main},page.tokenSecret=mine") == (None, ["mine"])
+
+
+@needs_helm
+def test_tokens_of_service_accounts_are_a_value() -> None:
+    assert not [name for name in environment(named(rendered(), "Deployment", "postroom-ingress")) if "TOKEN" in name]
+    issuer = "ingress.tokens.issuer=https://kubernetes.default.svc.cluster.local"
+    found = environment(named(rendered("--set", issuer), "Deployment", "postroom-ingress"))
+    assert {name: value for name, value in found.items() if "TOKEN" in name} == {
+        "POSTROOM_TOKEN_ISSUER": "https://kubernetes.default.svc.cluster.local",
+        "POSTROOM_TOKEN_AUDIENCE": "postroom",
+        "POSTROOM_TOKEN_CA_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        "POSTROOM_TOKEN_BEARER_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    }
+    other = environment(
+        named(
+            rendered("--set", f"{issuer},ingress.tokens.inCluster=false,ingress.tokens.keys=https://keys.example"), "Deployment", "postroom-ingress"
+        )
+    )
+    assert other["POSTROOM_TOKEN_KEYS"] == "https://keys.example"
+    assert "POSTROOM_TOKEN_BEARER_FILE" not in other  # the pod's token is for nobody but the API server
+    assert "pattern" in refused("--set", "ingress.tokens.issuer=http://clear.example")
+
+
+@needs_helm
+def test_submission_by_http_has_a_port_at_the_service_with_tls() -> None:
+    objects = rendered("--set", "ingress.ports.http=443")
+    deployment = named(objects, "Deployment", "postroom-ingress")
+    assert environment(deployment)["POSTROOM_LISTEN_HTTP"] == "0.0.0.0:2443"
+    ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert {port["name"]: port["containerPort"] for port in ports} == {"submission": 2587, "tls": 2465, "https": 2443, "http": 2580}
+    assert {"name": "https", "port": 443, "targetPort": "https"} in named(objects, "Service", "postroom-ingress")["spec"]["ports"]
+    alone = rendered("--set", "ingress.ports.submission=0,ingress.ports.tls=0,ingress.ports.http=443")
+    assert [port["name"] for port in named(alone, "Service", "postroom-ingress")["spec"]["ports"]] == ["https"]
+    assert of(alone, "Pod") == []  # helm test submits by SMTP
+
+
+@needs_helm
+def test_helm_test_makes_its_own_credential_and_key_each_time_and_may_touch_only_its_own_resources() -> None:
+    objects = rendered()
+    hooks = [found for found in objects if found["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+    assert {found["kind"] for found in hooks} == {"Secret", "ServiceAccount", "Role", "RoleBinding", "Pod"}
+    assert all("before-hook-creation" in found["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for found in hooks)
+    assert {found["metadata"]["name"] for found in of(objects, "Secret")} == {"helm-test-credential", "helm-test-key"}
+    assert all(found in hooks for found in of(objects, "Secret"))  # no secret is in the release itself
+    role = named(objects, "Role", "postroom-test")
+    assert [rule.get("resourceNames") for rule in role["rules"] if rule["verbs"] != ["create"]] == [["helm-test"], ["spool-helm-test-delivery-0"]]
+    key = named(objects, "Secret", "helm-test-key")["stringData"]["tls.key"]
+    assert keys.describe(key)[0] == "RSA2048"
+    assert of(rendered("--set", "test.enabled=false"), "Pod", "Secret") == []
 
 
 @needs_helm

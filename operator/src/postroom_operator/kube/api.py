@@ -6,7 +6,7 @@ how tests kill the operator at every step.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -18,7 +18,7 @@ from lightkube.types import CascadeType, PatchType
 from prometheus_client import Counter
 
 from postroom_core.errors import Permanent, Transient
-from postroom_operator.kube.kinds import LEASE, Kind, kind_name
+from postroom_operator.kube.kinds import ENDPOINT_SLICE, LEASE, Kind, kind_name
 from postroom_operator.plan.names import Object
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,12 @@ class Api:
         except (ApiError, httpx2.HTTPError) as error:
             raise _mapped(error, "list", kind, "", namespace) from error
         return objects, found.resourceVersion
+
+    async def ready_addresses(self, namespace: str, service: str) -> Sequence[str]:
+        """The addresses of a Service's ready pods."""
+        slices, _ = await self.list(ENDPOINT_SLICE, namespace, {"kubernetes.io/service-name": service})
+        endpoints = [endpoint for found in slices for endpoint in found.get("endpoints") or []]
+        return sorted({address for endpoint in endpoints if endpoint.get("conditions", {}).get("ready", True) for address in endpoint["addresses"]})
 
     async def apply(self, kind: Kind, body: Object, manager: str) -> Object:
         """Server-side apply, forced: what the plan names is ours."""
@@ -140,6 +146,11 @@ class Api:
         self._writes += 1
         if self._writes == self._die_after:
             os._exit(137)
+
+
+def bracketed(address: str) -> str:
+    """As a host of an URL or a gRPC target."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _code(error: httpx2.HTTPError) -> int:

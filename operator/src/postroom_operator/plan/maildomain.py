@@ -20,6 +20,7 @@ NEEDED = ("Accepted", "CredentialsReady", "KeysReady", "DNSReady", "TLSReady")
 SLACK = timedelta(hours=1)
 # A TXT string has 255 octets at most (RFC 1035 section 3.3.14).
 TXT_OCTETS = 255
+RETAIN = "Retain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Facts:
     pool: str  # the pool's workload
     senders: SenderDomain
     webhook_problems: tuple[Problem, ...] = ()
+    acknowledged: int | None = None  # the generation that is in force at every ingress
     before: Object = field(default_factory=dict)  # the status that stands there: what was seen before a restart counts until the next look
 
 
@@ -96,7 +98,10 @@ def _endpoint(owner: Owner, facts: Facts) -> Object:
         {"dnsName": record.name, "recordType": record.type, "recordTTL": ttl, "targets": [_split(record)]}
         for record in sorted(facts.records, key=lambda record: (record.name, record.type))
     ]
-    return make(("externaldns.k8s.io/v1alpha1", "DNSEndpoint"), owner.namespace, owner.name, owner, spec={"endpoints": endpoints})
+    found = make(("externaldns.k8s.io/v1alpha1", "DNSEndpoint"), owner.namespace, owner.name, owner, spec={"endpoints": endpoints})
+    if facts.spec.get("deletionPolicy") == RETAIN:
+        del found["metadata"]["ownerReferences"]  # or it would go with the MailDomain
+    return found
 
 
 def _split(record: DnsRecord) -> str:
@@ -192,6 +197,8 @@ def _webhooks(facts: Facts) -> Condition:
 def status(facts: Facts, rotation_policy: Policy | None) -> Object:
     """Status but for conditions and observedGeneration."""
     found: Object = tls.status(facts.certificate)
+    if facts.acknowledged is not None:
+        found["limitsGeneration"] = facts.acknowledged
     if facts.rotation is not None and rotation_policy is not None:
         found["dkim"] = {
             "keys": [_key(key) for key in sorted(facts.rotation.keys, key=lambda key: key.selector)],

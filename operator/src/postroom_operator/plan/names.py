@@ -22,6 +22,8 @@ OWNER_UID = f"{GROUP}/owner-uid"
 DIRECTORY = f"{GROUP}/directory"  # which consumer reads the document: ingress, signer, delivery
 POOL = f"{GROUP}/pool"  # the workload that a document for delivery, or a pod, belongs to
 CREDENTIAL = f"{GROUP}/credential"  # a Secret of a tenant that a MailDomain refers to
+RETAINED = f"{GROUP}/retained"  # outlives its MailDomain; the next one of the same domain in the same namespace takes it over
+DOMAIN = f"{GROUP}/domain"  # whose it was
 APPLIED = f"{GROUP}/applied"  # digest of what was applied, so that a change of the plan is seen after a restart too
 
 DOCUMENT_TYPE = f"{GROUP}/directory"

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-SERVICES = ("operator", "ingress", "signer", "delivery", "cli")
+SERVICES = ("operator", "ingress", "signer", "delivery", "cli", "web")
 # Longer than any outage of the operator that nobody repairs, short enough that a stolen key is soon worth nothing.
 LEAF_DAYS = 30
 RENEW_AFTER = 2 / 3

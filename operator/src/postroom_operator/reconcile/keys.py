@@ -14,7 +14,7 @@ from postroom_operator.kube.kinds import SECRET
 from postroom_operator.plan import keys as key_names
 from postroom_operator.plan import keysecrets
 from postroom_operator.plan.dkim import Key, Policy, Rotation, Seen, State, advance
-from postroom_operator.plan.names import KEY_TYPE, Object, Owner
+from postroom_operator.plan.names import DOMAIN, KEY_TYPE, Object, Owner
 from postroom_operator.reconcile import hardwork
 from postroom_operator.reconcile.world import World
 
@@ -27,6 +27,14 @@ def secrets_of(world: World, uid: str) -> list[Object]:
     if cache is None:
         raise Transient(f"Secrets in {world.settings.key_namespace} cannot be watched; check the operator's rights there")
     return [found for found in cache.owned(uid) if found.get("type") == KEY_TYPE]
+
+
+def _of_domain(world: World, uid: str, domain: str) -> list[Object]:
+    """With what another namespace's MailDomain of the domain has left: its names are taken."""
+    cache = world.caches.of("Secret", world.settings.key_namespace)
+    nobodys = cache.owned("") if cache is not None else []
+    left = [found for found in nobodys if found["metadata"].get("annotations", {}).get(DOMAIN) == domain]
+    return [*secrets_of(world, uid), *left]
 
 
 async def import_key(world: World, owner: Owner, domain: str, selector: str, pem: str) -> None:
@@ -85,7 +93,7 @@ async def _make(world: World, owner: Owner, domain: str, what: tuple[str, str, s
 
 
 async def _create(world: World, owner: Owner, domain: str, key: Key, pair: tuple[str, str]) -> None:
-    number = keysecrets.next_number(secrets_of(world, owner.uid), key.algorithm)
+    number = keysecrets.next_number(_of_domain(world, owner.uid, domain), key.algorithm)
     place = (world.settings.key_namespace, keysecrets.secret_name(domain, key.algorithm, number))
     try:
         done = await world.api.create(SECRET, keysecrets.to_secret(owner, place, key, pair[0], pair[1], number))

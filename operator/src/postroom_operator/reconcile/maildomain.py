@@ -14,13 +14,15 @@ from postroom_operator.plan.domain import compile_domain, sender_domain
 from postroom_operator.plan.findings import Problem
 from postroom_operator.plan.maildomain import Facts
 from postroom_operator.plan.names import KEY_TYPE, Object, Owner, decoded, workload
-from postroom_operator.reconcile import credentials, keys, tls
+from postroom_operator.reconcile import credentials, keys, retained, tls
 from postroom_operator.reconcile.world import World, owner_of, resource_of
 
 log = structlog.get_logger(__name__)
 MANAGER = "postroom-operator-maildomain"
 # What is made once and then has a life of its own; never pruned while the MailDomain is there.
 KEPT = (KEY_TYPE, BASIC_AUTH)
+# Ingress reads a change within 2 s; when nobody answers there is nobody to wait for.
+ACKNOWLEDGE, NOBODY = timedelta(seconds=2), timedelta(seconds=30)
 
 
 class MailDomains:
@@ -39,6 +41,7 @@ class MailDomains:
         accepted = admission.decide(found, self._rivals(found), pool, self._tenants(pool), await self._labels(namespace, pool))
         if accepted.status != "True" or pool is None:
             return await self._refuse(found, accepted)
+        await retained.take_over(self._world, owner, found["spec"]["domainName"])
         facts, policy, wake_in = await self._gather(found, owner, pool)
         problems = [problem for problem in facts.compiled.problems if problem.path[0] != "credentials"]
         if problems:
@@ -49,7 +52,10 @@ class MailDomains:
         return max(0.05, wake_in.total_seconds())
 
     async def finalize(self, namespace: str, name: str, uid: str) -> None:
-        """Removes what has no ownerReference; safe to repeat."""
+        """Removes what has no ownerReference, or leaves keys and records to a successor; safe to repeat."""
+        found = await self._world.api.get(MAIL_DOMAIN, name, namespace)
+        if found is not None and found["metadata"]["uid"] == uid and found["spec"].get("deletionPolicy") == maildomain.RETAIN:
+            await retained.retain(self._world, owner_of(found), found["spec"]["domainName"])
         await self._world.children.remove_all(uid)
         self._world.lookout.forget(uid)
         self._world.held.pop(uid, None)
@@ -107,7 +113,9 @@ class MailDomains:
         senders, webhook_problems = sender_domain(resource_of(found), gathered.secrets.get)
         metadata = pool["metadata"]
         target = world.places.delivery_target(metadata["namespace"], metadata["name"])
-        compiled.document = compiled.document.model_copy(update={"delivery_target": target})
+        generation = found["metadata"]["generation"]
+        compiled.document = compiled.document.model_copy(update={"delivery_target": target, "generation": generation})
+        acknowledged, patience = await self._acknowledged(found)
         rotation = policy = keyset = None
         stored: list[Object] = []
         if "dkim" in spec:
@@ -136,10 +144,24 @@ class MailDomains:
             pool=workload(metadata["namespace"], metadata["name"], world.settings.platform_namespace),
             senders=senders,
             webhook_problems=webhook_problems,
+            acknowledged=acknowledged,
             before=found.get("status", {}),
         )
-        wake_in = min(gathered.wake_in, every, rotation.wake_in if rotation is not None else IDLE_CHECK)
+        wake_in = min(gathered.wake_in, every, patience, rotation.wake_in if rotation is not None else IDLE_CHECK)
         return facts, policy, wake_in
+
+    async def _acknowledged(self, found: Object) -> tuple[int | None, timedelta]:
+        """The generation that is in force at every ingress, and when to ask again: not in the reconcile that has still to write it."""
+        status, generation = found.get("status", {}), found["metadata"]["generation"]
+        before: int | None = status.get("limitsGeneration")
+        if before == generation:
+            return before, IDLE_CHECK
+        if status.get("observedGeneration") != generation:
+            return before, ACKNOWLEDGE / 2
+        answer = await self._world.ingresses.acknowledged(found["spec"]["domainName"])
+        if answer is None:
+            return before, NOBODY
+        return answer, IDLE_CHECK if answer == generation else ACKNOWLEDGE
 
     def _policy(self, spec: Object, pool: Object) -> Policy:
         settings = self._world.settings

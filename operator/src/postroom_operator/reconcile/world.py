@@ -1,4 +1,4 @@
-"""What every reconcile needs: the API, what is watched, the clock, and who can tell about DNS and signers."""
+"""What every reconcile needs: the API, what is watched, the clock, and who can tell about DNS, signers and ingress."""
 
 import collections
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from postroom_operator.ingresses import Ingresses
 from postroom_operator.kube import events
 from postroom_operator.kube.api import Api
 from postroom_operator.kube.cache import Caches
@@ -53,6 +54,7 @@ class World:
     engine: Engine
     lookout: Lookout
     signers: Signers
+    ingresses: Ingresses
     now: Callable[[], datetime]
     rotations: Budget
     held: dict[str, dict[str, Held]] = field(default_factory=dict, repr=False)  # by uid, for when somebody deletes the directory document

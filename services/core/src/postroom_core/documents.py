@@ -101,6 +101,7 @@ class Domain(Document):
 
     kind: Literal["domain"] = "domain"
     name: str
+    generation: int = 0  # of the MailDomain in a cluster; ingress tells the operator which one is in force
     tenant: str
     pool: str
     delivery_target: str = ""

@@ -12,12 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 ASK_SECONDS = 2.0
 
 
-async def ask(socket: pathlib.Path, path: str) -> tuple[int, str]:
-    """(status, text) of the side door at a unix socket; 0 when it does not answer."""
+async def ask(where: pathlib.Path | str, path: str) -> tuple[int, str]:
+    """(status, text) of the side door at a unix socket or ADDRESS:PORT; 0 when it does not answer."""
+    connector = aiohttp.UnixConnector(str(where)) if isinstance(where, pathlib.Path) else None
+    host = "service" if isinstance(where, pathlib.Path) else where
     try:
         async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session,
-            session.get(f"http://service{path}") as response,
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session,
+            session.get(f"http://{host}{path}") as response,
         ):
             return response.status, await response.text()
     except (aiohttp.ClientError, OSError, TimeoutError):

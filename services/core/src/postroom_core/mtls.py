@@ -20,21 +20,23 @@ EXPIRES = Gauge("postroom_grpc_certificate_expiry_seconds", "Unix time at which 
 # A mounted Secret changes once in days and lags by a minute at the kubelet; looking at one link once a second costs nothing.
 LOOK_SECONDS = 1.0
 
-ANYBODY = frozenset({"ingress", "delivery", "signer", "operator", "cli"})
+ANYBODY = frozenset({"ingress", "delivery", "signer", "operator", "cli", "web"})
+# What people see and do: the command, the page, and the operator on behalf of a resource.
+PEOPLE = frozenset({"cli", "web", "operator"})
 # Closed: a method that is not named here may be called by nobody. A name that ends with / stands for a whole service.
 CALLERS: Mapping[str, frozenset[str]] = {
     "/postroom.v1.Spool/": frozenset({"ingress"}),
-    "/postroom.v1.Queue/": frozenset({"cli", "operator"}),
-    "/postroom.v1.Queue/Show": frozenset({"cli", "operator", "ingress"}),
-    "/postroom.v1.Analytics/": frozenset({"cli", "operator"}),
+    "/postroom.v1.Queue/": PEOPLE,
+    "/postroom.v1.Queue/Show": PEOPLE | {"ingress"},
+    "/postroom.v1.Analytics/": PEOPLE,
     "/postroom.v1.Suppression/Filter": frozenset({"ingress"}),
     "/postroom.v1.Suppression/Lookup": frozenset({"ingress"}),
-    "/postroom.v1.Suppression/List": frozenset({"cli", "operator"}),
-    "/postroom.v1.Suppression/Add": frozenset({"cli", "operator"}),
+    "/postroom.v1.Suppression/List": PEOPLE,
+    "/postroom.v1.Suppression/Add": PEOPLE,
     "/postroom.v1.Suppression/Report": frozenset({"ingress", "cli", "operator"}),
     "/postroom.v1.Suppression/CheckReturnPath": frozenset({"ingress"}),
-    "/postroom.v1.Suppression/Remove": frozenset({"cli", "operator"}),
-    "/postroom.v1.Reputation/": frozenset({"cli", "operator"}),
+    "/postroom.v1.Suppression/Remove": PEOPLE,
+    "/postroom.v1.Reputation/": PEOPLE,
     "/postroom.v1.Webhooks/": frozenset({"cli", "operator"}),
     "/postroom.v1.Signer/Sign": frozenset({"ingress", "delivery"}),
     "/postroom.v1.Signer/SignBatch": frozenset({"ingress", "delivery"}),

@@ -7,6 +7,7 @@ import mmap
 import secrets
 import sys
 
+import aiohttp.web
 import structlog
 
 from postroom_core import http, rpc
@@ -50,17 +51,24 @@ class State:
         self.loaded = asyncio.Event()
         self.missing = "no directory yet"
         self.away = ""
+        self._generations: dict[str, int] = {}
         self._spool = spool
         self._needs_certificate = needs_certificate
 
     def replace(self, snapshot: Snapshot) -> None:
         self.policy = Policy(snapshot)
+        self._generations = {domain.name: domain.generation for domain in snapshot.of(Domain).values()}
         self.tls.replace(snapshot.of(Certificate).values())
         self.tls.trust(self.policy.authorities)
         self._spool.retain({domain.delivery_target for domain in snapshot.of(Domain).values()})
         self.missing = "no certificate yet" if self._needs_certificate and self.tls.current() is None else ""
         if not self.missing:
             self.loaded.set()
+
+    async def generation(self, request: aiohttp.web.Request) -> aiohttp.web.Response:
+        """Which generation of a MailDomain is in force here, for the operator; 404 for a domain that is not."""
+        found = self._generations.get(request.match_info["domain"])
+        return aiohttp.web.Response(text="unknown\n" if found is None else f"{found}\n", status=404 if found is None else 200)
 
     async def keep_asking(self, signer: rpc.Channel) -> None:
         """For ever."""
@@ -127,8 +135,9 @@ async def _serve(settings: Settings, stopping: Stopping) -> None:
         directory.subscribe(state.replace)
         with contextlib.suppress(Transient):  # not published yet: readiness says so
             directory.refresh()
-        ready = http.application(lambda: state.away if listening else state.missing)
-        await stack.enter_async_context(http.serve(settings.http, ready))
+        side_door = http.application(lambda: state.away if listening else state.missing)
+        side_door.router.add_get("/generation/{domain}", state.generation)
+        await stack.enter_async_context(http.serve(settings.http, side_door))
         follower = asyncio.create_task(supervised("directory", directory.follow))
         stack.callback(follower.cancel)
         signer = await stack.enter_async_context(rpc.connect(settings.signer_target, "signer", settings.grpc_tls))

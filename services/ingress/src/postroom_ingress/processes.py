@@ -63,7 +63,7 @@ async def _drain(stopping: Stopping, children: Sequence[Child]) -> None:
 
 
 def application(sockets: Sequence[pathlib.Path]) -> web.Application:
-    """/metrics added up, /healthz of this process, /readyz of all."""
+    """/metrics added up, /healthz of this process, /readyz of all, and the generation of a domain that is in force in every one."""
 
     async def metrics(_: web.Request) -> web.Response:
         answers = await asyncio.gather(*(http.ask(socket, "/metrics") for socket in sockets))
@@ -77,8 +77,15 @@ def application(sockets: Sequence[pathlib.Path]) -> web.Application:
         faults = [f"process {number}: {text.strip()}" for number, (status, text) in enumerate(answers, 1) if status != 200]
         return web.Response(text="\n".join(faults or ["ok"]) + "\n", status=503 if faults else 200)
 
+    async def generation(request: web.Request) -> web.Response:
+        answers = await asyncio.gather(*(http.ask(socket, request.path) for socket in sockets))
+        if any(status != 200 for status, _ in answers):
+            return web.Response(text="unknown\n", status=404)
+        return web.Response(text=f"{min(int(text) for _, text in answers)}\n")
+
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    app.router.add_get("/generation/{domain}", generation)
     return app
 
 
