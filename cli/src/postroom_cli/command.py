@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -46,6 +47,11 @@ def guarded(group: click.Group) -> None:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work in an event loop; errors reach `guarded`."""
     return asyncio.run(work)
+
+
+def own_name(environment: Mapping[str, str]) -> str:
+    """POSTROOM_HOSTNAME, or the machine's full name: what EHLO says."""
+    return (environment.get("POSTROOM_HOSTNAME") or socket.getfqdn()).lower().rstrip(".")
 
 
 def resolvers(environment: Mapping[str, str]) -> tuple[str, ...]:

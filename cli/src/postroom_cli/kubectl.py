@@ -46,7 +46,7 @@ def dns(installation: Installation, domain: str, json_: bool) -> None:
             table.add_row(record["name"], record["type"], record.get("visible", "Unknown"), servers)
         show.out.print(table if records else "the operator has not said yet which records are needed")
         for record in records:
-            show.out.print(f'{record["name"]}. IN {record["type"]} "{record["value"]}"', markup=False, soft_wrap=True)
+            show.out.print(show.zone_line(record["name"], record["type"], record["value"]), markup=False, soft_wrap=True)
     if not records or any(record.get("visible") != "True" for record in records):
         raise SystemExit(1)
 

@@ -10,9 +10,9 @@ import click
 from rich.table import Table
 
 from postroom_cli import show
-from postroom_cli.command import as_json, layout, resolvers, run
+from postroom_cli.command import as_json, layout, own_name, resolvers, run
 from postroom_cli.store import Store
-from postroom_cli.world import txt
+from postroom_cli.world import looked_up
 from postroom_core.errors import Permanent
 from postroom_operator import resources
 from postroom_operator.plan.compile import compile_resources
@@ -41,7 +41,7 @@ def dns(domain: str, path: pathlib.Path | None, json_: bool) -> None:
             )
         show.out.print(table)
         for record in records:
-            show.out.print(f'{record.name}. IN {record.type} "{record.value}"', markup=False, soft_wrap=True)
+            show.out.print(show.zone_line(record.name, record.type, record.value), markup=False, soft_wrap=True)
         show.out.print("SPF: add the address that mail leaves from to the domain's own SPF record; Postroom never manages that one.")
     if not all(seen for record, seen in zip(records, visible, strict=True) if record.required):
         raise SystemExit(1)
@@ -54,7 +54,7 @@ def _records(domain: str, path: pathlib.Path | None) -> Sequence[DnsRecord]:
             path = pathlib.Path((found.root / "resources").read_text())
         except OSError:
             raise Permanent("name the resources by --from FILE; no postroom up has run with this data folder") from None
-    plan = compile_resources(resources.read(path), Store(found).observe_keys())
+    plan = compile_resources(resources.read(path), Store(found).observe_keys(own_name(os.environ)))
     if domain not in plan.records:
         raise Permanent("\n".join(plan.problems) or f"there is no MailDomain {domain} in {path}; there are: {', '.join(plan.records)}")
     records = plan.records[domain]
@@ -65,7 +65,9 @@ def _records(domain: str, path: pathlib.Path | None) -> Sequence[DnsRecord]:
 
 async def _look(records: Sequence[DnsRecord], servers: Sequence[str]) -> list[bool]:
     async def seen(record: DnsRecord) -> bool:
-        found = [value.replace(" ", "") for value in await txt(record.name, servers)]
+        if record.type != "TXT":
+            return [value.rstrip(".") for value in await looked_up(record.name, record.type, servers)] == [record.value]
+        found = [value.replace(" ", "") for value in await looked_up(record.name, "TXT", servers)]
         return record.value.replace(" ", "") in found or (not record.required and any(value.startswith("v=DMARC1") for value in found))
 
     return list(await asyncio.gather(*(seen(record) for record in records)))

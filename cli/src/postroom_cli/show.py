@@ -53,6 +53,11 @@ def welcome(listen: str, ports: Mapping[str, int], credentials: Sequence[Mapping
         warning(text)
 
 
+def zone_line(name: str, rdtype: str, value: str) -> str:
+    """A record as a zone file has it."""
+    return f'{name}. IN {rdtype} "{value}"' if rdtype == "TXT" else f"{name}. IN {rdtype} {value}."
+
+
 def publish_these(plan: Plan, waiting: Sequence[StoredKey]) -> None:
     """The records that mail of a domain waits for."""
     for domain in dict.fromkeys(key.domain for key in waiting):

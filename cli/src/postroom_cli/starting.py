@@ -2,13 +2,12 @@
 
 import os
 import pathlib
-import socket
 import tempfile
 
 import click
 
 from postroom_cli import examples, up
-from postroom_cli.command import as_json, layout, resolvers
+from postroom_cli.command import as_json, layout, own_name, resolvers
 from postroom_core import lifecycle, logs
 
 
@@ -42,7 +41,7 @@ def up_command(path: pathlib.Path | None, listen: str, ports: dict[str, int], si
             layout=layout(),
             listen=listen,
             ports=ports,
-            own_name=os.environ.get("POSTROOM_HOSTNAME", socket.getfqdn()).lower(),
+            own_name=own_name(os.environ),
             json=json_,
             sink=sink,
             environment=dict(os.environ),

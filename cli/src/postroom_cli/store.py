@@ -19,6 +19,7 @@ from postroom_core.documents import Certificate, Verifier
 from postroom_operator import certificates
 from postroom_operator.plan import keys
 from postroom_operator.plan.compile import Observed
+from postroom_operator.plan.dns import Host
 from postroom_operator.plan.findings import SecretKey
 from postroom_operator.plan.keys import StoredKey
 from postroom_operator.resources import Secret
@@ -50,11 +51,12 @@ class Store:
             verifiers=self._verifiers,
             certificate=self._certificate(own_name, now),
             certificates=self._certificates(now),
+            host=Host(own_name),
         )
 
-    def observe_keys(self) -> Observed:
-        """Only the DKIM keys: enough for DNS records, and makes nothing."""
-        return Observed(keys=self._keys())
+    def observe_keys(self, own_name: str = "") -> Observed:
+        """Only the DKIM keys and the host's name: enough for DNS records, and makes nothing."""
+        return Observed(keys=self._keys(), host=Host(own_name))
 
     # DKIM keys
 

@@ -110,16 +110,16 @@ class World:
         return seen
 
 
-async def txt(name: str, servers: Sequence[str]) -> list[str]:
-    """The TXT records of a name, strings joined; empty when there is none or DNS does not answer."""
+async def looked_up(name: str, rdtype: str, servers: Sequence[str]) -> list[str]:
+    """The records of a name, of TXT with strings joined; empty when there is none or DNS does not answer."""
     try:
-        answer = await resolver(servers, DNS_SECONDS).resolve(f"{name}.", "TXT", search=False, raise_on_no_answer=False)
+        answer = await resolver(servers, DNS_SECONDS).resolve(f"{name}.", rdtype, search=False, raise_on_no_answer=False)
     except (dns.exception.DNSException, OSError):
         return []
-    return [b"".join(record.strings).decode("utf-8", "replace") for record in answer.rrset or ()]
+    return [b"".join(found.strings).decode("utf-8", "replace") if rdtype == "TXT" else str(found) for found in answer.rrset or ()]
 
 
 async def is_published(name: str, public: str, servers: Sequence[str]) -> bool:
     """Whether exactly one DKIM record answers at the name, with our p=."""
-    found = [record for record in await txt(name, servers) if "p=" in record]
+    found = [record for record in await looked_up(name, "TXT", servers) if "p=" in record]
     return len(found) == 1 and f"p={public}" in found[0].replace(" ", "").split(";")

@@ -118,11 +118,17 @@ def _text(record: object) -> str:
 
 
 def matches(found: Sequence[str], rdtype: str, wanted: str) -> bool:
-    """Whether the records at a name are the wanted one. Of DKIM and DMARC exactly one may be there; spaces and the order of tags do not count."""
+    """Whether the records at a name are the wanted one. Of DKIM and DMARC exactly one may be there, of others nothing else; in TXT spaces and the
+    order of tags do not count."""
     if rdtype != "TXT":
-        return wanted in found
+        return [_plain(text) for text in found] == [_plain(wanted)]
     ours = [text for text in found if _tags(text).get("v", "").lower() == _tags(wanted).get("v", "").lower() or "p" in _tags(text)]
     return len(ours) == 1 and _tags(wanted).items() <= _tags(ours[0]).items()
+
+
+def _plain(text: str) -> str:
+    """Of an MX: names have no case, and a dot at their end says nothing new."""
+    return text.lower().rstrip(".")
 
 
 def _tags(text: str) -> dict[str, str]:

@@ -37,8 +37,8 @@ class Lookout:
         self._watches: dict[str, _Watch] = {}
         self._slots = asyncio.Semaphore(CONCURRENT)
 
-    def seen(self, uid: str, records: Sequence[DnsRecord], every: timedelta) -> dict[str, Seen]:
-        """The last looks by record name; starts new ones for those older than `every`."""
+    def seen(self, uid: str, records: Sequence[DnsRecord], every: timedelta) -> dict[tuple[str, str], Seen]:
+        """The last looks by name and type; starts new ones for those older than `every`."""
         watch = self._watches.setdefault(uid, _Watch({}))
         wanted = {(record.name, record.type, record.value) for record in records}
         watch.records = {key: seen for key, seen in watch.records.items() if key in wanted}
@@ -46,7 +46,7 @@ class Lookout:
         stale = [key for key in wanted if key not in watch.records or now - watch.records[key].at >= every]
         if stale and (watch.task is None or watch.task.done()):
             watch.task = asyncio.create_task(self._look(uid, watch, stale))
-        return {name: seen for (name, _, _), seen in watch.records.items()}
+        return {(name, rdtype): seen for (name, rdtype, _), seen in watch.records.items()}
 
     def forget(self, uid: str) -> None:
         watch = self._watches.pop(uid, None)

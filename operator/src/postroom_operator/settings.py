@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     ingress_service: str = Field(default="", description="Service of ingress, whose pods are asked what is in force; empty is RELEASE-ingress")
     ingress_http_port: int = Field(default=2580, ge=1, le=65535, description="their port of metrics and health")
     ingress_hostname: str = Field(default="localhost", max_length=253, description="name in the listeners' own certificate")
+    egress_addresses: CommaList = Field(default=(), description="addresses that mail leaves from, for the SPF record of return paths")
     resolvers: CommaList = Field(default=(), description="ADDRESS:PORT of DNS resolvers; empty is the system's")
     dns_check_seconds: float = Field(default=30.0, gt=0, description="between two looks at a record that is waited for")
     dns_settle_seconds: float = Field(default=600.0, ge=0, description="how long a new record waits at least, because resolvers remember its absence")
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
         """A comma begins a new setting only where NAME= follows: values may have commas of their own."""
         return tuple(part for part in re.split(r",(?=[A-Z][A-Z0-9_]*=)", value) if part) if isinstance(value, str) else value
 
-    @field_validator("watch_namespaces", "image_pull_secrets", "resolvers", mode="before")
+    @field_validator("watch_namespaces", "image_pull_secrets", "resolvers", "egress_addresses", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return split_list(value)

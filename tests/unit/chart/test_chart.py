@@ -142,9 +142,7 @@ def test_pods_get_settings_that_their_service_knows(deployment: str, known: type
 
 @needs_helm
 def test_the_page_and_the_test_get_settings_that_they_know() -> None:
-    objects = rendered(
-        "--set", "page.pools={main},page.egressAddresses={192.0.2.1},hostname=mta.example.com,resolvers={10.0.0.1:53},watchNamespaces={a}"
-    )
+    objects = rendered("--set", "page.pools={main},egressAddresses={192.0.2.1},hostname=mta.example.com,resolvers={10.0.0.1:53},watchNamespaces={a}")
     page = environment(named(objects, "Deployment", "postroom-web-main"))
     known = clusterpage.Settings(**{name.removeprefix("POSTROOM_").lower(): value for name, value in page.items()})  # type: ignore[arg-type]
     assert {name.removeprefix("POSTROOM_").lower() for name in page} <= set(clusterpage.Settings.model_fields)

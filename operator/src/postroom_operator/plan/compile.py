@@ -26,6 +26,7 @@ class Observed:
     secrets: Mapping[SecretKey, Secret] = field(default_factory=dict)
     verifiers: Mapping[tuple[str, str], Verifier] = field(default_factory=dict, repr=False)
     certificate: Certificate | None = None
+    host: dns.Host = field(default_factory=dns.Host)
     certificates: Mapping[str, Certificate] = field(default_factory=dict)  # self-signed ones of MailDomains, by name
 
 
@@ -132,7 +133,7 @@ class _Compiler:
         spec, name = resource.spec, resource.spec["domainName"]
         if "dkim" not in spec:
             self._plan.warnings.append(f"{name}: mail is not signed, because spec.dkim is absent; `dkim: {{}}` signs it")
-            self._plan.records[name] = dns.records(name, spec, ())
+            self._plan.records[name] = dns.records(name, spec, (), self._observed.host)
             return
         found = self._imported(resource) if "importedKeys" in spec["dkim"] else self._generated(name, spec["dkim"])
         signing = tuple(
@@ -141,7 +142,7 @@ class _Compiler:
             if key.active
         )
         self._plan.signer.append(KeySet(name=name, tenant=resource.namespace, keys=signing))
-        self._plan.records[name] = dns.records(name, spec, found)
+        self._plan.records[name] = dns.records(name, spec, found, self._observed.host)
 
     def _imported(self, resource: Resource) -> list[StoredKey]:
         found = []

@@ -47,13 +47,14 @@ class Facts:
     rotation: Rotation | None  # None without DKIM
     keyset: KeySet | None
     records: tuple[DnsRecord, ...]
-    seen: Mapping[str, Seen]
+    seen: Mapping[tuple[str, str], Seen]  # by name and type
     external_dns: bool
     cert_manager: bool
     certificate: Found
     pool: str  # the pool's workload
     senders: SenderDomain
     webhook_problems: tuple[Problem, ...] = ()
+    nameless: bool = False  # the installation has no name in the world
     acknowledged: int | None = None  # the generation that is in force at every ingress
     before: Object = field(default_factory=dict)  # the status that stands there: what was seen before a restart counts until the next look
 
@@ -154,14 +155,16 @@ def _dns(facts: Facts) -> Condition:
     if provider == "ExternalDNS" and not facts.external_dns:
         return Condition("DNSReady", "False", "ProviderAbsent", "external-dns's DNSEndpoint is not served here; publish status.dnsRecords by hand")
     needed = [record for record in facts.records if record.required]
-    unseen = [record for record in needed if record.name not in facts.seen]
+    unseen = [record for record in needed if record.key not in facts.seen]
     if unseen:
         return _dns_before(facts) or Condition("DNSReady", "Unknown", "Checking", f"{len(unseen)} records are being looked at")
-    bad = [record for record in needed if not facts.seen[record.name].everywhere]
+    bad = [record for record in needed if not facts.seen[record.key].everywhere]
     if not bad:
-        return Condition("DNSReady", "True", "AllVisible")
-    words = "; ".join(f"{record.name}: {_shown(facts.seen[record.name])}" for record in bad)
-    missing = all(facts.seen[record.name].gone or not facts.seen[record.name].total for record in bad)
+        unknown = facts.nameless and "returnPath" in facts.spec.get("dns", {})
+        told = "the records of dns.returnPath are not known, because the installation has no hostname" if unknown else ""
+        return Condition("DNSReady", "True", "AllVisible", told)
+    words = "; ".join(f"{record.name}: {_shown(facts.seen[record.key])}" for record in bad)
+    missing = all(facts.seen[record.key].gone or not facts.seen[record.key].total for record in bad)
     return Condition("DNSReady", "False", "RecordMissing" if missing else "RecordMismatch", f"{words}; publish status.dnsRecords as they stand there")
 
 
@@ -208,7 +211,7 @@ def status(facts: Facts, rotation_policy: Policy | None) -> Object:
             found["dkim"]["nextRotationTime"] = conditions.stamp(oldest + rotation_policy.interval)
     before = {(known["name"], known["type"], known["value"]): known for known in facts.before.get("dnsRecords", [])}
     found["dnsRecords"] = [
-        before[key] if record.name not in facts.seen and (key := (record.name, record.type, record.value)) in before else _record(record, facts.seen)
+        before[key] if record.key not in facts.seen and (key := (record.name, record.type, record.value)) in before else _record(record, facts.seen)
         for record in facts.records
     ]
     return found
@@ -223,9 +226,16 @@ def _key(key: Key) -> Object:
     return found
 
 
-def _record(record: DnsRecord, looks: Mapping[str, Seen]) -> Object:
-    seen = looks.get(record.name)
-    found: Object = {"name": record.name, "type": record.type, "value": record.value, "required": record.required, "visible": "Unknown"}
+def _record(record: DnsRecord, looks: Mapping[tuple[str, str], Seen]) -> Object:
+    seen = looks.get(record.key)
+    found: Object = {
+        "name": record.name,
+        "type": record.type,
+        "value": record.value,
+        "required": record.required,
+        "purpose": record.purpose,
+        "visible": "Unknown",
+    }
     if seen is not None:
         found |= {"visible": "True" if seen.everywhere else "False", "authoritativeAgree": seen.agree, "authoritativeTotal": seen.total}
     return found

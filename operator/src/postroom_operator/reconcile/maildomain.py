@@ -145,6 +145,7 @@ class MailDomains:
             senders=senders,
             webhook_problems=webhook_problems,
             acknowledged=acknowledged,
+            nameless=self._world.host.nameless,
             before=found.get("status", {}),
         )
         wake_in = min(gathered.wake_in, every, patience, rotation.wake_in if rotation is not None else IDLE_CHECK)
@@ -176,7 +177,7 @@ class MailDomains:
         stored = keys.secrets_of(self._world, owner.uid)
         known = self._records(spec, None, stored, [keysecrets.from_secret(secret) for secret in stored])
         seen = self._world.lookout.seen(owner.uid, known, policy.check_every if _waits(stored) else IDLE_CHECK)
-        by_selector = {name.partition("._domainkey.")[0]: look for name, look in seen.items()}
+        by_selector = {name.partition("._domainkey.")[0]: look for (name, _), look in seen.items()}
         return await keys.advance_keys(self._world, owner, spec["domainName"], spec["dkim"]["selectorPrefix"], (policy, by_selector))
 
     async def _import(self, owner: Owner, domain: str, numbered: tuple[int, Object], gathered: credentials.Gathered) -> None:
@@ -199,7 +200,7 @@ class MailDomains:
         domain, secrets = spec["domainName"], keysecrets.by_selector(stored)
         chosen = given if given is not None else list(maildomain.in_dns(rotation)) if rotation is not None else []
         here = [keysecrets.stored_key(domain, key, secrets[key.selector]) for key in chosen if key.selector in secrets]
-        return dns.records(domain, spec, sorted(here, key=lambda key: key.selector))
+        return dns.records(domain, spec, sorted(here, key=lambda key: key.selector), self._world.host)
 
     def _ending(self, spec: Object, rotation: Rotation | None, stored: list[Object]) -> list[dns.DnsRecord]:
         """The records of revoked keys: looked at until they are gone."""

@@ -16,6 +16,7 @@ from postroom_operator.lookout import Lookout
 from postroom_operator.plan import conditions
 from postroom_operator.plan.conditions import Condition
 from postroom_operator.plan.credentials import Held
+from postroom_operator.plan.dns import Host
 from postroom_operator.plan.maildomain import Places
 from postroom_operator.plan.names import GROUP, VERSION, Object, Owner
 from postroom_operator.reconcile.engine import Engine
@@ -63,6 +64,11 @@ class World:
     @property
     def places(self) -> Places:
         return Places(self.settings.platform_namespace, self.settings.key_namespace)
+
+    @property
+    def host(self) -> Host:
+        """How the world knows this installation."""
+        return Host(self.settings.ingress_hostname, self.settings.egress_addresses)
 
     def resources(self, kind: str) -> list[Object]:
         """All MailDomains or SendingPools that are watched."""
