@@ -1,6 +1,6 @@
 # Every command of this project. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help guard sync check format test heavy fuzz e2e protos lock bench images ci
+.PHONY: help guard sync check format test heavy fuzz e2e kubeconform protos lock bench images ci
 
 CODE := protos services operator cli tests bench scripts
 
@@ -28,6 +28,11 @@ heavy:  ## minutes of load, kills and fuzzing
 
 e2e:  ## the whole product on a real Kubernetes, in about a quarter of an hour
 	scripts/e2e.sh
+
+kubeconform:  ## the chart against the schemas of three Kubernetes versions; needs go and helm
+	go install github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+	for version in 1.30.14 1.32.13 1.34.4; do go mod download k8s.io/kubernetes@v$$version || exit 1; done
+	uv run pytest -rs tests/unit/chart
 
 fuzz:  ## an hour of random sessions against a real ingress, then of each parser; FUZZ_SECONDS=… for longer
 	POSTROOM_TEST_FUZZ_SECONDS=$$(($${FUZZ_SECONDS:-3600} / 2)) uv run pytest -s tests/integration/ingress/test_fuzz.py tests/integration/ingress/test_pipelining.py
