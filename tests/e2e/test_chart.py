@@ -7,8 +7,9 @@ import urllib.request
 
 import pytest
 from e2e.installation import DOMAIN, Installation
-from e2e.world import READY, get, items, kubectl, service_address, until
+from e2e.world import READY, ROOT, get, items, kubectl, service_address, until
 
+CHART = ROOT / "charts" / "postroom"
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
@@ -28,7 +29,7 @@ def test_a_change_is_told_to_be_in_force_when_every_ingress_has_it(postroom: Ins
 
 
 def test_the_page_of_a_pool_shows_its_domain_to_who_has_the_token(postroom: Installation) -> None:
-    postroom.install(**{"page.pools": "{main}"})
+    postroom.install(CHART, **{"page.pools": "{main}"})
     until("the page is ready", lambda: postroom.ready("web"), READY)
     data = get("secret", "postroom-web-tokens", postroom.namespace)["data"]
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))

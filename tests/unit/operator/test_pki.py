@@ -39,7 +39,7 @@ def mounted(secret: pki.Object, folder: pathlib.Path) -> mtls.Material:
 def test_an_empty_cluster_gets_a_ca_and_a_certificate_for_each_service(tmp_path: pathlib.Path) -> None:
     made = pki.due(None, {}, PLACE, NOW)
     assert [secret["metadata"]["name"] for secret in made] == ["postroom-ca", *(f"postroom-{service}-tls" for service in pki.SERVICES)]
-    assert [secret["metadata"]["namespace"] for secret in made] == ["mail-keys", *["mail"] * 5]
+    assert [secret["metadata"]["namespace"] for secret in made] == ["mail-keys", *["mail"] * len(pki.SERVICES)]
     ca, leaves = applied(made)
     for service in pki.SERVICES:
         material = mounted(leaves[service], tmp_path / service)

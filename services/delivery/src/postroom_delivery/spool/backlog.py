@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from postroom_delivery import limits
 from postroom_delivery.spool.model import Backlog, Key, Limits
 
-# Destinations that are looked at, those that wait longest first. Each has at least one message, so this many are work for any number of
-# pods that a database carries; and the answer takes a fraction of a second.
-MOST_DESTINATIONS = 5000
+# Destinations that are looked at, those that wait longest first, so that an answer takes a fraction of a second. When more wait, the age of the
+# first one grows, and that asks for pods too.
+MOST_DESTINATIONS = 1000
 # Counted of one lane at most: one destination alone asks for no more pods than this.
 MOST_OF_A_LANE = 10_000
 

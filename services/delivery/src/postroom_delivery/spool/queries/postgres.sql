@@ -340,12 +340,17 @@ JOIN lane ON lane.pool = given.pool AND lane.destination = given.name
 WHERE next_due <= $1 AND NOT EXISTS (SELECT 1 FROM suspended_tenant s WHERE s.tenant = lane.tenant) ORDER BY turn_at;
 
 -- name: backlog_counts
--- Each lane up to its own bound.
+-- Each lane up to its own bound, by the priorities that it has: nearly always one.
 SELECT given.pool, given.name, given.tenant, (
-  SELECT count(*) FROM (SELECT 1 FROM generate_series(9, -9, -1) AS p(priority) CROSS JOIN LATERAL (
+  SELECT count(*) FROM (SELECT 1 FROM generate_series(ends.highest, ends.lowest, -1) AS p(priority) CROSS JOIN LATERAL (
     SELECT 1 FROM recipient r WHERE r.pool = given.pool AND r.destination = given.name AND r.tenant = given.tenant AND r.priority = p.priority
       AND r.state = 'scheduled' AND r.due_at <= $1 LIMIT given.most) AS found LIMIT given.most) AS bounded) AS due
-FROM unnest($2::text[], $3::text[], $4::text[], $5::int[]) AS given(pool, name, tenant, most);
+FROM unnest($2::text[], $3::text[], $4::text[], $5::int[]) AS given(pool, name, tenant, most)
+CROSS JOIN LATERAL (SELECT
+  (SELECT r.priority FROM recipient r WHERE r.pool = given.pool AND r.destination = given.name AND r.tenant = given.tenant AND r.state = 'scheduled'
+    ORDER BY r.pool DESC, r.destination DESC, r.tenant DESC, r.priority DESC LIMIT 1) AS highest,
+  (SELECT r.priority FROM recipient r WHERE r.pool = given.pool AND r.destination = given.name AND r.tenant = given.tenant AND r.state = 'scheduled'
+    ORDER BY r.pool, r.destination, r.tenant, r.priority LIMIT 1) AS lowest) AS ends;
 
 -- name: backlog_connections
 SELECT pool, count(*) AS used FROM slot GROUP BY 1;
