@@ -30,7 +30,7 @@ e2e:  ## the whole product on a real Kubernetes, in about a quarter of an hour
 	scripts/e2e.sh
 
 kubeconform:  ## the chart against the schemas of three Kubernetes versions; needs go and helm
-	go install github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+	go install github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 	for version in 1.30.14 1.32.13 1.34.4; do go mod download k8s.io/kubernetes@v$$version || exit 1; done
 	uv run pytest -rs tests/unit/chart
 

@@ -11,18 +11,22 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, webhooks_pb2_grpc
 from postroom_cli import clusterpage
 from postroom_cli.clusterpage import Settings
 from postroom_core import http, rpc
 from postroom_core.clock import SystemClock
 from postroom_core.errors import Permanent
+from postroom_delivery import https
 from postroom_delivery.analytics_servicer import AnalyticsServicer
 from postroom_delivery.pools import Pools
+from postroom_delivery.resolver import Resolver
 from postroom_delivery.servicer import QueueServicer
 from postroom_delivery.signing import Signing
 from postroom_delivery.spool.model import Limits
 from postroom_delivery.spool.opening import open_spool
+from postroom_delivery.webhook_sender import Webhooks
+from postroom_delivery.webhooks_servicer import WebhooksServicer
 from postroom_web.login import Role
 
 from contract.test_spool import message
@@ -91,6 +95,8 @@ async def cluster(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> As
             signing = Signing(None, "mta.example", clock, spool.body)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, "mta.example", signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(spool), server)
+            nobody = https.Https(Resolver(()), lambda _: False, https.context(""))
+            webhooks_pb2_grpc.add_WebhooksServicer_to_server(WebhooksServicer(spool, Webhooks(spool, nobody, clock), clock), server)
 
         async with rpc.serve(f"127.0.0.1:{target}", register, grace_seconds=0, tls=folders["delivery"]):
             yield Settings(

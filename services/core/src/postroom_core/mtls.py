@@ -37,7 +37,7 @@ CALLERS: Mapping[str, frozenset[str]] = {
     "/postroom.v1.Suppression/CheckReturnPath": frozenset({"ingress"}),
     "/postroom.v1.Suppression/Remove": PEOPLE,
     "/postroom.v1.Reputation/": PEOPLE,
-    "/postroom.v1.Webhooks/": frozenset({"cli", "operator"}),
+    "/postroom.v1.Webhooks/": PEOPLE,
     "/postroom.v1.Signer/Sign": frozenset({"ingress", "delivery"}),
     "/postroom.v1.Signer/SignBatch": frozenset({"ingress", "delivery"}),
     "/postroom.v1.Signer/Loaded": frozenset({"operator"}),
