@@ -78,3 +78,10 @@ def test_the_images_differ_in_their_names_alone() -> None:
 def test_no_file_names_a_path_of_somebodys_machine() -> None:
     homes = [b"/" + home + b"/" for home in (b"work/main", b"root/.pyenv", b"home/runner")]
     assert [str(path.relative_to(ROOT)) for path in files() if any(home in path.read_bytes() for home in homes)] == []
+
+
+def test_the_steps_of_each_schema_are_numbered_without_a_gap_or_a_twin() -> None:
+    """A step with the number of another is never run where that one was."""
+    for folder in (ROOT / "services/delivery/src/postroom_delivery/spool/migrations").iterdir():
+        numbers = sorted(int(path.name[:4]) for path in folder.glob("*.sql"))
+        assert numbers == list(range(1, len(numbers) + 1)), folder.name
