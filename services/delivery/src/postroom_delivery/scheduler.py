@@ -12,6 +12,7 @@ It never opens a connection and decides nothing about a message.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -63,6 +64,8 @@ class Scheduler:
 
     async def run(self) -> None:
         """Until cancelled."""
+        with contextlib.suppress(Unavailable):
+            await self._spool.renew(self._clock.now_ms())  # so that a clock that steps before the first renewal ends no lease
         async with asyncio.TaskGroup() as group:
             group.create_task(supervised("claim", self._claim_loop))
             group.create_task(supervised("renew", lambda: self._every(self._spool.lease_ms / 3000, self._spool.renew)))

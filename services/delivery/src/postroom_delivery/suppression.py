@@ -84,7 +84,7 @@ class Suppressions:
 
     async def refused(self, message: ClaimedMessage) -> Mapping[Claim, Bounced]:
         """The claims of a message that must not be tried. Notices of ours are not mail that somebody was meant to stop."""
-        if message.sign or not message.reverse_path or message.received_at > self._newest + SLACK_MS:
+        if message.sign or not message.reverse_path or self._newest + SLACK_MS < message.received_at <= self._clock.now_ms():
             return {}
         addresses = {normal(claim.address): claim for claim in message.claims}
         likely = [address for address in addresses if any(key in self.filter for key in keys(message.tenant, message.domain, address))]

@@ -97,7 +97,7 @@ class Worker:
         finally:
             if self._session is not None:
                 await self._session.quit()  # before the slot is given back, or the next connection would be one too many
-            await self._parts.spool.release_slot(now, self._first, blocked_until)
+            await self._insist(functools.partial(self._parts.spool.release_slot, now, self._first, blocked_until))
 
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)

@@ -19,6 +19,7 @@ from postroom_core.reply import Reply
 from postroom_delivery.spool import (
     postgres_accept,
     postgres_claim,
+    postgres_clock,
     postgres_read,
     postgres_rollup,
     postgres_settle,
@@ -74,6 +75,7 @@ class PostgresSpool(PostgresHooks, PostgresCurbs):
         self.holder = holder
         self._link = link
         self._limits_of = limits_of
+        self._watch = None if link.caller_clock else postgres_clock.Watch()
         self._stages: Group[tuple[str, int, bytes], None] = Group(self._stage)
         self._accepts: Group[postgres_accept.Accepting, Reply | None] = Group(self._accept)
         self._doubts: Group[Sequence[Claim], None] = Group(self._doubt)
@@ -173,6 +175,7 @@ class PostgresSpool(PostgresHooks, PostgresCurbs):
 
     async def recover(self, now: int) -> int:
         """While the database was away nobody could renew: leases that ended then count for one more lease."""
+        await self._follow_clock(now)
         if asyncio.get_running_loop().time() - self._link.restored_at < self.lease_ms / 1000:
             return 0
         count = await self._link.run(now, postgres_claim.recover)
@@ -180,6 +183,18 @@ class PostgresSpool(PostgresHooks, PostgresCurbs):
             self._woken()
         await self._link.run(now, postgres_sweep.fold_tally)
         return count
+
+    async def _follow_clock(self, now: int) -> None:
+        async def work(transaction: Transaction) -> tuple[int, int]:
+            return await postgres_clock.follow(transaction, self.lease_ms), transaction.now
+
+        back, then = await self._link.run(now, work)
+        if back:
+            log.warning("the database's clock has gone back; what waits was moved with it", seconds=back // 1000)
+            self._woken()
+        if self._watch is not None and self._watch.went_forward(then):
+            log.warning("the database's clock has gone forward; leases count for one more lease")
+            self._link.restored_at = asyncio.get_running_loop().time()
 
     async def body(self, message_id: str) -> AsyncIterator[bytes]:
         sequence = 0

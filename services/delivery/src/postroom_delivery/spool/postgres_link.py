@@ -20,7 +20,8 @@ from postroom_delivery.spool import statements
 from postroom_delivery.spool.model import EventDetail
 from postroom_delivery.spool.postgres_migrate import LOCK
 
-SQL = statements.load("postgres.sql") | statements.load("postgres_tls.sql") | statements.load("postgres_tenants.sql")
+_FILES = ("postgres.sql", "postgres_tls.sql", "postgres_tenants.sql", "postgres_clock.sql")
+SQL = {name: text for file in _FILES for name, text in statements.load(file).items()}
 T = TypeVar("T")
 Connection = Any  # asyncpg.Connection or the pool's proxy of it, which are not related by type
 
@@ -106,7 +107,7 @@ class Link:
 
     def __init__(self, pool: Any, *, caller_clock: bool) -> None:
         self._pool = pool
-        self._caller_clock = caller_clock
+        self.caller_clock = caller_clock
         self._days: set[int] = set()
         self._clock_read: tuple[float, int] | None = None  # the loop's time, and the database's in milliseconds at that moment
         self.fault = ""
@@ -161,7 +162,7 @@ class Link:
 
     async def now(self, connection: Connection, now: int) -> int:
         """The database's time; the caller's under its clock."""
-        if self._caller_clock:
+        if self.caller_clock:
             return now
         loop = asyncio.get_running_loop()
         if self._clock_read is None or loop.time() - self._clock_read[0] > CLOCK_SECONDS:

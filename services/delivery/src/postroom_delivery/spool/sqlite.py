@@ -11,10 +11,13 @@ import os
 import pathlib
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import structlog
 
 from postroom_core.errors import Permanent, Unavailable
 from postroom_core.reply import Reply
@@ -46,6 +49,7 @@ from postroom_delivery.spool.sqlite_migrate import migrate
 from postroom_delivery.spool.tls_tally import TlsCount, TlsSession
 from postroom_delivery.spool.writer import Writer
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 # Chunks are at most 64 KiB: one read brings at most 256 KiB into memory.
 READ_CHUNKS = 4
@@ -64,6 +68,7 @@ class SqliteSpool(SqliteHooks, SqliteCurbs):
         self._writer = writer
         self._holder = holder
         self._limits_of = limits_of
+        self._renewed_at = float("-inf")
         self._reader = _connection(path)
         self._reader.execute("PRAGMA query_only = 1")
         self._read_thread = ThreadPoolExecutor(1, "spool-reader")
@@ -145,8 +150,14 @@ class SqliteSpool(SqliteHooks, SqliteCurbs):
                 connection.execute(SQL[statement], (now + self.lease_ms, self._holder))
 
         await self._writer.submit(operation)
+        self._renewed_at = time.monotonic()
 
     async def recover(self, now: int) -> int:
+        """Leases are all of this process: while it renews them in time none has ended, whatever the wall clock says."""
+        if back := await self._write(lambda c: sqlite_claim.follow_clock(c, now, now + self.lease_ms)):
+            log.warning("the clock has gone back; what waits was moved with it", seconds=back // 1000)
+        if time.monotonic() - self._renewed_at < self.lease_ms / 1000:
+            return 0
         return await self._write(lambda c: sqlite_claim.recover(c, now, now))
 
     async def body(self, message_id: str) -> AsyncIterator[bytes]:
@@ -307,6 +318,7 @@ async def open_sqlite(path: pathlib.Path, holder: str, now: int, limits_of: Limi
             for statement in ("delete_orphans", "no_stagings", "delete_empty_tally", "delete_duties"):
                 connection.execute(SQL[statement])
             sqlite_claim.recover(connection, now, sqlite_accept.NEVER)
+            sqlite_claim.follow_clock(connection, now, now)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise Permanent(f"the spool {path} cannot be used: {error}") from error

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from postroom_delivery import limits
+from postroom_delivery.spool import clockmark
 from postroom_delivery.spool.interface import LimitsOf
 from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDetail, Key, Limits
 from postroom_delivery.spool.rows import claimed_message
@@ -172,6 +173,19 @@ class Claiming:
 
 def _count(messages: Collection[ClaimedMessage], limit: Limits) -> int:
     return sum(limit.count(message.domain, len(message.claims)) for message in messages)
+
+
+def follow_clock(connection: sqlite3.Connection, now: int, lease_until: int) -> int:
+    """Moves what waits back when the clock has gone back, see postroom_delivery.spool.clockmark; by how many milliseconds."""
+    row = connection.execute(SQL["latest_time"]).fetchone()
+    found = clockmark.back(int(row[0]) if row is not None else None, now)
+    if found:
+        where = {"now": now, "back": found, "lease": lease_until}
+        for statement in ("back_recipients", "back_leases", "back_slots", "back_lanes", "back_destinations", "back_buckets"):
+            connection.execute(SQL[statement], where)
+    if found or row is None or int(row[0]) < now:
+        connection.execute(SQL["set_latest_time"], (str(now),))
+    return found
 
 
 def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:

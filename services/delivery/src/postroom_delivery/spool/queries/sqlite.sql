@@ -184,6 +184,33 @@ SELECT id, message, address, pool, destination, tenant, attempts, in_doubt FROM 
 UPDATE recipient SET state = 'scheduled', due_at = ?, fence = fence + 1, holder = NULL, lease_until = NULL, in_doubt = 0, ambiguous = ambiguous + in_doubt,
   attempts = attempts + in_doubt WHERE id = ?;
 
+-- name: latest_time
+SELECT value FROM memory WHERE kind = 'clock' AND name = 'latest';
+
+-- name: set_latest_time
+INSERT INTO memory (kind, name, value, until) VALUES ('clock', 'latest', ?, 9223372036854775807) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value;
+
+-- name: back_recipients
+-- By :back milliseconds, and never before what the sender asked for.
+UPDATE recipient SET due_at = max(due_at - :back, (SELECT hold_until FROM message WHERE id = recipient.message)) WHERE state = 'scheduled' AND due_at > :now;
+
+-- name: back_leases
+UPDATE recipient SET lease_until = min(lease_until, :lease) WHERE state = 'leased' AND lease_until > :lease;
+
+-- name: back_slots
+UPDATE slot SET lease_until = min(lease_until, :lease) WHERE lease_until > :lease;
+
+-- name: back_lanes
+UPDATE lane SET next_due = max(:now, next_due - :back) WHERE next_due > :now AND next_due < 9223372036854775807;
+
+-- name: back_destinations
+UPDATE destination SET next_at = CASE WHEN next_at > :now THEN max(:now, next_at - :back) ELSE next_at END,
+  blocked_until = CASE WHEN blocked_until > :now THEN max(:now, blocked_until - :back) ELSE blocked_until END,
+  tokens_at = min(tokens_at, :now), factor_at = min(factor_at, :now);
+
+-- name: back_buckets
+UPDATE bucket SET at = :now WHERE at > :now;
+
 -- name: expired_slots
 SELECT id, pool, destination FROM slot WHERE lease_until < ?;
 
