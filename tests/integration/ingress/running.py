@@ -324,7 +324,7 @@ async def ingress(folder: pathlib.Path, *documents: Domain, **settings: Any) -> 
         stack.callback(running.cut)
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run(configured, running.stopping))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await _listens(configured.listen_relay):
                     await asyncio.sleep(0.01)
             yield running

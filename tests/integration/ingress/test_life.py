@@ -82,7 +82,7 @@ async def _several(folder: pathlib.Path) -> None:
             clients[0].send(HELLO + b".\r\n")
             assert (await clients[0].reply()).startswith("250")
             assert (await clients[0].reply()).startswith("421 4.3.2")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await process.wait() == 0
             assert len(spool.messages) == 9
         finally:
@@ -102,7 +102,7 @@ async def _login(where: str) -> Dialogue:
     return client
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_several_processes_share_the_ports_add_up_their_metrics_and_drain_together(tmp_path: pathlib.Path) -> None:
     asyncio.run(_several(tmp_path))
 
