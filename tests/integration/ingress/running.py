@@ -238,6 +238,7 @@ class Running:
     suppression: FakeSuppression = field(default_factory=FakeSuppression)
     clients: list[Dialogue] = field(default_factory=list)
     signing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    storing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def start_signer(self) -> None:
         serving = rpc.serve(self.settings.signer_target, lambda s: signer_pb2_grpc.add_SignerServicer_to_server(self.signer, s), grace_seconds=0)
@@ -246,7 +247,13 @@ class Running:
     async def stop_signer(self) -> None:
         await self.signing.aclose()
 
-    def register_delivery(self, server: rpc.Server) -> None:
+    async def start_delivery(self) -> None:
+        await self.storing.enter_async_context(rpc.serve(self.settings.delivery_target, self._register_delivery, grace_seconds=0))
+
+    async def stop_delivery(self) -> None:
+        await self.storing.aclose()
+
+    def _register_delivery(self, server: rpc.Server) -> None:
         spool_pb2_grpc.add_SpoolServicer_to_server(self.spool, server)
         suppression_pb2_grpc.add_SuppressionServicer_to_server(self.suppression, server)
 
@@ -320,7 +327,8 @@ async def ingress(folder: pathlib.Path, *documents: Domain, **settings: Any) -> 
     async with contextlib.AsyncExitStack() as stack:
         await running.start_signer()
         stack.push_async_callback(running.stop_signer)
-        await stack.enter_async_context(rpc.serve(delivery, running.register_delivery, grace_seconds=0))
+        await running.start_delivery()
+        stack.push_async_callback(running.stop_delivery)
         stack.callback(running.cut)
         async with asyncio.TaskGroup() as group:
             group.create_task(app.run(configured, running.stopping))

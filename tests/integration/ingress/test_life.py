@@ -37,17 +37,20 @@ async def becomes(where: str, status: int) -> str:
             await asyncio.sleep(0.05)
 
 
-def test_ingress_is_ready_only_while_signer_and_delivery_serve_and_answers_4xx_meanwhile(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("service", ["signer", "delivery"])
+def test_ingress_is_ready_only_while_signer_and_delivery_serve_and_answers_4xx_meanwhile(tmp_path: pathlib.Path, service: str) -> None:
     async def scenario(running: Running) -> None:
         http = running.settings.http
         await becomes(http, 200)
         assert await get(http, "/generation/d.example") == (200, "0\n")
         assert (await get(http, "/generation/other.example"))[0] == 404
         client = await running.authenticated()
-        await running.stop_signer()
-        assert "signer" in await becomes(http, 503)
+        stop, start = (getattr(running, f"{verb}_{service}") for verb in ("stop", "start"))
+        await stop()
+        assert service in await becomes(http, 503)
         assert (await client.message(HELLO)).startswith("451 4.3.0")
-        await running.start_signer()
+        assert (await client.ask("RSET")).startswith("250")
+        await start()
         await becomes(http, 200)
         assert (await client.message(HELLO)).startswith("250")
 

@@ -6,6 +6,7 @@ A request is authenticated before its body is read. Bodies are bounded: raw mess
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
@@ -38,8 +39,10 @@ log = structlog.get_logger(__name__)
 # JSON is held in memory, with attachments in base64: 48 MiB of it carry 35 MiB.
 MOST_JSON = 48 * 1024 * 1024
 SMALL_JSON = 256 * 1024
-# Of the large ones at once: half a gigabyte with their copies at the worst.
+# Of the large ones at once: half a gigabyte with their copies at the worst. A tenant has one of them, so that no single one keeps the others out.
 LARGE_AT_ONCE = 2
+LARGE_WAIT_SECONDS = 10.0  # for a place among them; a client that hears 503 can do something else meanwhile
+LATER = Reply(451, "4.3.2", "Too many large messages at the same time, try again soon")
 BODY_SECONDS = 300.0
 # A batch is worked through by this many at once; the spool groups their commits.
 BATCH_AT_ONCE = 16
@@ -132,6 +135,7 @@ class Api:
         self._authenticator = authenticator
         self._spool = spool
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._tenants: dict[str, asyncio.Lock] = {}
 
     def application(self) -> FastAPI:
         """Routes, OpenAPI at /v1/openapi.json; no pages that load scripts of others."""
@@ -184,7 +188,7 @@ class Api:
                 raise Refused(Reply(553, "5.1.3", "A raw message needs its recipients as `to` in the query"))
             answer = await self._raw(request, letter, idempotency_key)
         elif kind == "application/json":
-            answer = await self._held(request, lambda body: self._message(request, identity, body, idempotency_key))
+            answer = await self._held(request, identity, lambda body: self._message(request, identity, body, idempotency_key))
         else:
             raise HTTPException(415, "Content-Type must be application/json or message/rfc822")
         return Accepted(id=answer.message_id) if answer.reply.kind == 2 else response(problem(answer.reply))
@@ -193,16 +197,29 @@ class Api:
         blocks = _blocks(request, self._submission.size_limit(letter.identity))
         if not key:
             return await self._submission.submit(letter, blocks)
-        async with self._large:  # the content must be known before it is offered
+        async with self._room(letter.identity):  # the content must be known before it is offered
             content = b"".join([block async for block in blocks])
             marked = replace(letter, key=key, mark=_mark(content, str(letter.sender), *map(str, letter.recipients)))
             return await self._submission.submit(marked, _once(content))
 
-    async def _held(self, request: Request, work: Callable[[bytes], Any]) -> Any:
+    @contextlib.asynccontextmanager
+    async def _room(self, identity: Identity) -> AsyncIterator[None]:
+        """A place for a large body. Raises Refused when none becomes free in time."""
+        own = self._tenants.setdefault(identity.domain.tenant, asyncio.Lock())
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(LARGE_WAIT_SECONDS):
+                    await stack.enter_async_context(own)
+                    await stack.enter_async_context(self._large)
+            except TimeoutError:
+                raise Refused(LATER) from None
+            yield
+
+    async def _held(self, request: Request, identity: Identity, work: Callable[[bytes], Any]) -> Any:
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) <= SMALL_JSON:
             return await work(b"".join([block async for block in _blocks(request, SMALL_JSON)]))
-        async with self._large:
+        async with self._room(identity):
             return await work(b"".join([block async for block in _blocks(request, MOST_JSON)]))
 
     async def _message(self, request: Request, identity: Identity, body: bytes, key: str) -> Answer:
@@ -221,7 +238,7 @@ class Api:
     async def submit_batch(self, request: Request, idempotency_key: KEY = "") -> BatchAnswer:
         """Takes one content for many recipients, each of whom gets a message of their own; tells for each what became of it."""
         identity = await self._identity(request)
-        return await self._held(request, lambda body: self._batch(request, identity, body, idempotency_key))  # type: ignore[no-any-return]
+        return await self._held(request, identity, lambda body: self._batch(request, identity, body, idempotency_key))  # type: ignore[no-any-return]
 
     async def _batch(self, request: Request, identity: Identity, body: bytes, key: str) -> BatchAnswer:
         batch = await asyncio.to_thread(_parse, Batch, body)

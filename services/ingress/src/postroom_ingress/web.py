@@ -1,6 +1,7 @@
 """Serves the API over HTTP/1.1: TLS with the listeners' certificates, or in clear where only this machine can listen in.
 
-uvicorn does the protocol. What it leaves open is closed here: a client that drips its header holds a connection for half a minute at most.
+uvicorn does the protocol. What it leaves open is closed here: a client that drips its header holds a connection for half a minute at most, and
+connections that are only held never use up the descriptors that SMTP needs.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from postroom_core.errors import Permanent
 
-# Connections and requests at once: the large bodies have a bound of their own.
+# Connections at once that are answered, with 503 where there are more; the large bodies have a bound of their own.
 MOST_AT_ONCE = 256
+# Connections at once. One more is closed before it has said anything: there is no 503 for a client that never asks.
+MOST_CONNECTIONS = 512
 IDLE_CHECK_SECONDS = 15.0
 KEEP_ALIVE_SECONDS = 15
 HEADER_OCTETS = 32 * 1024
@@ -32,6 +35,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+            return
         self._check = self.loop.call_later(IDLE_CHECK_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
