@@ -159,8 +159,8 @@ async def simulated(engine: str, rows: int, seconds: float) -> dict[str, dict[st
                 scheduler.draining = True
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-                loop.waits.busy += 1  # the end is real
                 await scheduler.drain(0)
+                loop.waits.busy += 1  # the end is real
         finally:
             made.remove()
     return {"alone": alone, "disturbed": disturbed}
