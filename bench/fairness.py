@@ -8,8 +8,8 @@ what they offer from then on. Then the spool is filled with the disturber's back
 - tarpit: a host that takes MAIL and never answers again;
 - tenant: another tenant's messages to the same twenty destinations.
 
-With `--virtual` the noisy tenant is simulated: the real scheduler and engine, a clock that leaps, peers that take half a second for a message. Then
-nothing depends on the machine, all 200 connections of a process are wanted by the noisy tenant, whose mail goes to twenty more destinations.
+With `--virtual` the noisy tenant is simulated: the real scheduler and engine, a clock that leaps, peers that take half a second for a message, five
+destinations of four connections, all of which the noisy tenant wants. Then nothing depends on the machine.
 
 Prints a table, writes JSON, and ends with 1 when the others kept less than 80 % of their rate. Absolute figures belong to the machine.
 """
@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))  # the PostgreSQL server of the tests
 
-from simulate import LIMITS, Day, Spool, VirtualClock, VirtualLoop
+from simulate import Day, Spool, VirtualClock, VirtualLoop
 from spools import POOL, Group, World, enqueue, message, store, world
 
 from postroom_core import rpc
@@ -37,6 +37,7 @@ from postroom_core.documents import Pool, Retry
 from postroom_core.testing.faults import Hang, Rule, script
 from postroom_core.testing.sink import Received, Sink
 from postroom_delivery.scheduler import Scheduler
+from postroom_delivery.spool.model import Limits
 from postroom_delivery.spool.opening import open_spool
 from postroom_delivery.spool.postgres import open_postgres
 
@@ -53,8 +54,10 @@ LEAST = 0.8
 WINDOW = 200
 WARM_SECONDS = 3.0
 _MARK = "other-"
-# Of the simulation: slow enough that 200 connections carry 400 messages a second, of which the others want a tenth.
-PEER_SECONDS, VIRTUAL_RATE, VIRTUAL_WARM_SECONDS, VIRTUAL_ROWS = 0.5, 40, 8.0, 12_000
+# Of the simulation: twenty connections carry forty messages a second, of which the others want a fifth; the noisy tenant has more than a hundred for
+# each connection, which is what one may carry.
+PEER_SECONDS, VIRTUAL_PLACES, VIRTUAL_RATE, VIRTUAL_WARM_SECONDS, VIRTUAL_ROWS = 0.5, 5, 8, 8.0, 3000
+VIRTUAL_LIMITS = Limits(4, None, 100)
 
 
 class Arrivals:
@@ -144,9 +147,9 @@ async def simulated(engine: str, rows: int, seconds: float) -> dict[str, dict[st
         made = store(engine, pathlib.Path(name))
         try:
             if engine == "postgres":
-                opening: Any = open_postgres(lambda: made.url, "sim", lambda _: LIMITS, caller_clock=True)
+                opening: Any = open_postgres(lambda: made.url, "sim", lambda _: VIRTUAL_LIMITS, caller_clock=True)
             else:
-                opening = open_spool(lambda: made.url, "sim", clock.now_ms(), lambda _: LIMITS)
+                opening = open_spool(lambda: made.url, "sim", clock.now_ms(), lambda _: VIRTUAL_LIMITS)
             loop.waits.busy += 1
             async with opening as opened:
                 loop.waits.busy -= 1
@@ -154,7 +157,7 @@ async def simulated(engine: str, rows: int, seconds: float) -> dict[str, dict[st
                 scheduler = Scheduler(spool, clock, lambda batch, owner: day.peer(batch, spool, owner))
                 running = asyncio.create_task(scheduler.run())
                 alone = await _steady(day, spool, seconds)
-                await asyncio.gather(*(_hand_over(day, spool, number % (2 * PLACES), "noisy") for number in range(rows)))
+                await asyncio.gather(*(_hand_over(day, spool, number % VIRTUAL_PLACES, "noisy") for number in range(rows)))
                 disturbed = await _steady(day, spool, seconds)
                 scheduler.draining = True
                 running.cancel()
@@ -172,7 +175,7 @@ async def _steady(day: Day, spool: Any, seconds: float) -> dict[str, float]:
     for number in range(int((seconds + VIRTUAL_WARM_SECONDS) * VIRTUAL_RATE)):
         if number == int(VIRTUAL_WARM_SECONDS * VIRTUAL_RATE):
             day.reset()
-        accepts.append(asyncio.create_task(_hand_over(day, spool, number % PLACES, OTHERS.tenant)))
+        accepts.append(asyncio.create_task(_hand_over(day, spool, number % VIRTUAL_PLACES, OTHERS.tenant)))
         await asyncio.sleep(1 / VIRTUAL_RATE)
     await asyncio.gather(*accepts)
     waits = day.waits[OTHERS.tenant]
