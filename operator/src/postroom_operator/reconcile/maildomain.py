@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 MANAGER = "postroom-operator-maildomain"
 # What is made once and then has a life of its own; never pruned while the MailDomain is there.
 KEPT = (KEY_TYPE, BASIC_AUTH)
-# Ingress reads a change within 2 s; when nobody answers there is nobody to wait for.
-ACKNOWLEDGE, NOBODY = timedelta(seconds=2), timedelta(seconds=30)
+# Ingress reads a change within 2 s; one that does not answer is about to leave, or to come.
+ACKNOWLEDGE, SILENT = timedelta(seconds=2), timedelta(seconds=30)
 
 
 class MailDomains:
@@ -160,9 +160,9 @@ class MailDomains:
         if status.get("observedGeneration") != generation:
             return before, ACKNOWLEDGE / 2
         answer = await self._world.ingresses.acknowledged(found["spec"]["domainName"])
-        if answer is None:
-            return before, NOBODY
-        return answer, IDLE_CHECK if answer == generation else ACKNOWLEDGE
+        if answer is None or answer < 0:
+            return before, IDLE_CHECK if answer is None else SILENT
+        return answer or before, IDLE_CHECK if answer == generation else ACKNOWLEDGE
 
     def _policy(self, spec: Object, pool: Object) -> Policy:
         settings = self._world.settings
