@@ -166,6 +166,8 @@ class Session:
 
     async def _flush(self) -> None:
         """Waits for a client that reads its replies slowly no longer than for one that says nothing."""
+        if self._connection.drained():
+            return
         async with asyncio.timeout(self._deadlines.idle):
             await self._connection.drain()
 
