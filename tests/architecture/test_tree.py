@@ -12,6 +12,7 @@ from postroom_operator.settings import Settings as OperatorSettings
 from postroom_signer.settings import Settings as SignerSettings
 
 from architecture.tree import ROOT, files
+from e2e.conftest import ORDER
 
 # A path in ARCHITECTURE.md: in backticks, with a folder, and with the ending of a file or of a folder.
 _PATH = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*(?:/|\.(?:py|sql|proto|md|toml|yaml|json|sh)))`")
@@ -85,3 +86,8 @@ def test_the_steps_of_each_schema_are_numbered_without_a_gap_or_a_twin() -> None
     for folder in (ROOT / "services/delivery/src/postroom_delivery/spool/migrations").iterdir():
         numbers = sorted(int(path.name[:4]) for path in folder.glob("*.sql"))
         assert numbers == list(range(1, len(numbers) + 1)), folder.name
+
+
+def test_every_end_to_end_test_has_its_place_in_the_order() -> None:
+    """One that has none would stop the collection of all tests."""
+    assert {path.stem for path in (ROOT / "tests/e2e").glob("test_*.py")} == set(ORDER)

@@ -11,7 +11,7 @@ from e2e.world import READY, this_is_a_test_cluster, until
 
 # An installation that is upgraded; then another from its beginning to its end. What stops the API server comes late: a cluster's own parts, such as
 # what makes volumes, may not come back from it.
-ORDER = ("test_upgrade", "test_first_mail", "test_operator", "test_faults", "test_uninstall")
+ORDER = ("test_upgrade", "test_first_mail", "test_chart", "test_operator", "test_faults", "test_uninstall")
 MEASURED = pytest.StashKey[dict[str, float]]()
 
 
