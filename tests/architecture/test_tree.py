@@ -4,6 +4,8 @@ import re
 import tomllib
 from urllib.parse import urlsplit
 
+from e2e.conftest import ORDER
+
 from postroom_cli import clusterpage, clustertest
 from postroom_core import settings
 from postroom_delivery.settings import Settings as DeliverySettings
@@ -12,7 +14,6 @@ from postroom_operator.settings import Settings as OperatorSettings
 from postroom_signer.settings import Settings as SignerSettings
 
 from architecture.tree import ROOT, files
-from e2e.conftest import ORDER
 
 # A path in ARCHITECTURE.md: in backticks, with a folder, and with the ending of a file or of a folder.
 _PATH = re.compile(r"`([A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*(?:/|\.(?:py|sql|proto|md|toml|yaml|json|sh)))`")
