@@ -1,4 +1,4 @@
-"""A connection's slot comes back although the spool was away at the moment when the connection ended."""
+"""What a worker holds comes back although the spool was away: the slot of its connection, and what it could not settle."""
 
 import asyncio
 import pathlib
@@ -7,6 +7,7 @@ import pytest
 
 from postroom_core.documents import DestinationLimit
 from postroom_core.errors import Unavailable
+from postroom_delivery.sites import Sites
 from postroom_delivery.spool.model import Batch
 from postroom_delivery.spool.sqlite import SqliteSpool
 
@@ -33,3 +34,23 @@ def test_the_only_slot_of_a_destination_is_not_lost(tmp_path: pathlib.Path, monk
             await running.until(await running.enqueue("b@x.example"), "delivered")
 
     asyncio.run(scenario())
+
+
+def test_what_a_worker_could_not_finish_is_tried_again_by_the_same_process(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process lives and renews every lease: nothing else would ever take the message back."""
+    look, failed = Sites.look, asyncio.Event()
+
+    async def once(sites: Sites, domain: str) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise Unavailable("spool: away for longer than a lease")
+        await look(sites, domain)
+
+    monkeypatch.setattr(Sites, "look", once)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30), delivery(tmp_path, FAST) as running:
+            await running.until(await running.enqueue("b@x.example"), "delivered")
+
+    asyncio.run(scenario())
+    assert failed.is_set()

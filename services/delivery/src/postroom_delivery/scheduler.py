@@ -167,7 +167,7 @@ class Scheduler:
             self._waiting.setdefault(key, []).append(waiting)
 
     async def _supervise(self, batch: Batch) -> None:
-        """A worker's fault ends the worker only; its leases run out and its messages come back."""
+        """A worker's fault ends the worker only; it gives back what it holds as soon as the spool can be used."""
         try:
             await self._worker(batch, self)
         except Unavailable as error:

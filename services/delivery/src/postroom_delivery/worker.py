@@ -85,11 +85,13 @@ class Worker:
             while batch is not None:
                 await self._batch(batch, scheduler)
                 await self._committed()
-                batch = await scheduler.more(batch.key) if self._session is not None and self._session.messages < most else None
+                key, batch = batch.key, None
+                batch = await scheduler.more(key) if self._session is not None and self._session.messages < most else None
         finally:
-            await finish(self._leave())
+            await finish(self._leave(scheduler, batch))
 
-    async def _leave(self) -> None:
+    async def _leave(self, scheduler: Scheduler, unfinished: Batch | None) -> None:
+        """However the worker ends, its connection's slot comes back, and so does what it has not settled: its process goes on renewing the leases."""
         now = self._parts.clock.now_ms()
         blocked_until = now + int(self._block_seconds * 1000) if self._block_seconds else 0
         try:
@@ -97,7 +99,23 @@ class Worker:
         finally:
             if self._session is not None:
                 await self._session.quit()  # before the slot is given back, or the next connection would be one too many
-            await self._insist(functools.partial(self._parts.spool.release_slot, now, self._first, blocked_until))
+            await self._when_back(scheduler, functools.partial(self._parts.spool.release_slot, now, self._first, blocked_until))
+            if unfinished is not None:
+                claims = [claim for message in unfinished.messages for claim in message.claims]
+                # Not at once: what made this worker fail may make the next one fail, too.
+                due_at = now + int(self._pool.retry.initial * 1000)
+                await self._when_back(scheduler, functools.partial(self._parts.spool.give_back, now, claims, due_at))
+
+    async def _when_back(self, scheduler: Scheduler, record: Callable[[], Awaitable[object]]) -> None:
+        """Commits as soon as the spool can be used; a process that ends gives everything back by ending."""
+        while True:
+            try:
+                await record()
+                return
+            except Unavailable:
+                if scheduler.draining:
+                    raise
+                await self._parts.clock.sleep(INSIST_SECONDS)
 
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)

@@ -157,6 +157,9 @@ class Spool(Memory, RollUps, TlsResults, Hooks, Curbs, Protocol):
     async def renew(self, now: int) -> None:
         """Extends every lease and slot of this process."""
 
+    async def give_back(self, now: int, claims: Sequence[Claim], due_at: int) -> int:
+        """Schedules what this process still holds of these claims and nobody works on; one in doubt is told as `ambiguous`. How many."""
+
     async def recover(self, now: int) -> int:
         """Makes claims whose lease has ended due again; how many."""
 

@@ -173,6 +173,14 @@ class PostgresSpool(PostgresHooks, PostgresCurbs):
 
         await self._link.run(now, work)
 
+    async def give_back(self, now: int, claims: Sequence[Claim], due_at: int) -> int:
+        async def work(transaction: Transaction) -> int:
+            return await postgres_claim.give_back(transaction, self.holder, claims, due_at + transaction.now - now)
+
+        count = await self._link.run(now, work)
+        self._woken()
+        return count
+
     async def recover(self, now: int) -> int:
         """While the database was away nobody could renew: leases that ended then count for one more lease."""
         await self._follow_clock(now)

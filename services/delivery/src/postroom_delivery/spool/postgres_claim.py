@@ -9,7 +9,7 @@ settlements lock no destination: they append arrivals.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -252,12 +252,23 @@ async def recover(transaction: Transaction) -> int:
     if not ended:
         return 0
     rows = await transaction.fetch("take_back", transaction.now, ended)
-    for row in rows:
-        transaction.wake(row["pool"], row["destination"], row["tenant"], transaction.now)
-        if row["in_doubt"]:
-            event = EventDetail("ambiguous", text=IN_DOUBT, classification="network")
-            transaction.event(row["message"], row["address"], row["attempts"], event)
+    _due_again(transaction, rows, transaction.now)
     for row in await transaction.fetch("take_slots", ended):
         transaction.wake(row["pool"], row["destination"], "", transaction.now)
     await transaction.fetch("delete_holders", ended)
     return len(rows)
+
+
+async def give_back(transaction: Transaction, holder: str, claims: Sequence[Claim], due_at: int) -> int:
+    """See Spool.give_back; `due_at` by the database's clock."""
+    rows = await transaction.many("give_back", sorted((claim.recipient, claim.fence) for claim in claims), due_at, holder)
+    _due_again(transaction, rows, due_at)
+    return len(rows)
+
+
+def _due_again(transaction: Transaction, rows: list[Any], due_at: int) -> None:
+    for row in rows:
+        transaction.wake(row["pool"], row["destination"], row["tenant"], due_at)
+        if row["in_doubt"]:
+            event = EventDetail("ambiguous", text=IN_DOUBT, classification="network")
+            transaction.event(row["message"], row["address"], row["attempts"], event)

@@ -152,6 +152,9 @@ class SqliteSpool(SqliteHooks, SqliteCurbs):
         await self._writer.submit(operation)
         self._renewed_at = time.monotonic()
 
+    async def give_back(self, now: int, claims: Sequence[Claim], due_at: int) -> int:
+        return await self._write(lambda c: sqlite_claim.give_back(c, now, self._holder, claims, due_at))
+
     async def recover(self, now: int) -> int:
         """Leases are all of this process: while it renews them in time none has ended, whatever the wall clock says."""
         if back := await self._write(lambda c: sqlite_claim.follow_clock(c, now, now + self.lease_ms)):

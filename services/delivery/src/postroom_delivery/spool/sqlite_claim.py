@@ -6,7 +6,7 @@ before that can have changed, so a million messages behind a dead host cost noth
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from postroom_delivery import limits
@@ -188,15 +188,27 @@ def follow_clock(connection: sqlite3.Connection, now: int, lease_until: int) -> 
     return found
 
 
-def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:
-    """Makes due again what was leased until before `ended_before`; a claim in doubt is told as an `ambiguous` event."""
-    rows = connection.execute(SQL["expired_recipients"], (ended_before,)).fetchall()
+def give_back(connection: sqlite3.Connection, now: int, holder: str, claims: Sequence[Claim], due_at: int) -> int:
+    """See Spool.give_back."""
+    held = [(claim.recipient, holder, claim.fence) for claim in claims]
+    rows = [row for claim in held for row in connection.execute(SQL["held_claim"], claim).fetchall()]
+    _take_back(connection, now, rows, due_at)
+    return len(rows)
+
+
+def _take_back(connection: sqlite3.Connection, now: int, rows: Sequence[Any], due_at: int) -> None:
     for number, message, address, pool, destination, tenant, attempts, in_doubt in rows:
-        connection.execute(SQL["take_back"], (now, number))
-        wake(connection, pool, destination, tenant, now)
+        connection.execute(SQL["take_back"], (due_at, number))
+        wake(connection, pool, destination, tenant, due_at)
         if in_doubt:
             text = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
             insert_event(connection, now, message, address, attempts + 1, EventDetail("ambiguous", text=text, classification="network"))
+
+
+def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:
+    """Makes due again what was leased until before `ended_before`; a claim in doubt is told as an `ambiguous` event."""
+    rows = connection.execute(SQL["expired_recipients"], (ended_before,)).fetchall()
+    _take_back(connection, now, rows, now)
     for slot, pool, destination in connection.execute(SQL["expired_slots"], (ended_before,)).fetchall():
         connection.execute(SQL["delete_slot"], (slot,))
         connection.execute(SQL["block_destination"], {"until": 0, "now": now, "pool": pool, "destination": destination})

@@ -224,6 +224,14 @@ UPDATE recipient SET state = 'scheduled', due_at = $1, fence = fence + 1, holder
 FROM before WHERE recipient.id = before.id
 RETURNING message, address, pool, destination, tenant, attempts, before.in_doubt;
 
+-- name: give_back
+WITH before AS (SELECT r.id, r.in_doubt FROM unnest($3::bigint[], $4::bigint[]) AS given(id, fence) JOIN recipient r USING (id)
+  WHERE r.state = 'leased' AND r.holder = $2 AND r.fence = given.fence ORDER BY r.id FOR UPDATE OF r)
+UPDATE recipient SET state = 'scheduled', due_at = $1, fence = fence + 1, holder = NULL, in_doubt = false,
+  ambiguous = ambiguous + before.in_doubt::int, attempts = attempts + before.in_doubt::int
+FROM before WHERE recipient.id = before.id
+RETURNING message, address, pool, destination, tenant, attempts, before.in_doubt;
+
 -- name: take_slots
 DELETE FROM slot WHERE holder = ANY($1::text[]) RETURNING pool, destination;
 

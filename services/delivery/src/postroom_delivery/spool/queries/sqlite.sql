@@ -180,6 +180,9 @@ UPDATE slot SET lease_until = ? WHERE holder = ?;
 -- name: expired_recipients
 SELECT id, message, address, pool, destination, tenant, attempts, in_doubt FROM recipient INDEXED BY recipient_leased WHERE state = 'leased' AND holder IS NOT NULL AND lease_until < ?;
 
+-- name: held_claim
+SELECT id, message, address, pool, destination, tenant, attempts, in_doubt FROM recipient WHERE id = ? AND holder = ? AND fence = ? AND state = 'leased';
+
 -- name: take_back
 UPDATE recipient SET state = 'scheduled', due_at = ?, fence = fence + 1, holder = NULL, lease_until = NULL, in_doubt = 0, ambiguous = ambiguous + in_doubt,
   attempts = attempts + in_doubt WHERE id = ?;
