@@ -45,7 +45,7 @@ def test_due_mail_counts_before_any_claim_has_seen_it_and_its_age_grows(engine: 
 
 def test_mail_that_waits_for_its_next_attempt_does_not_count(engine: Opener, tmp_path: pathlib.Path) -> None:
     async def scenario(spool: Spool) -> None:
-        await fill(spool, 20)
+        await fill(spool, 10)
         batch = await claim_one(spool)
         later = [
             Settlement(claim, State.SCHEDULED, EventDetail("deferred", text="4xx"), due_at=600_000)
@@ -55,7 +55,7 @@ def test_mail_that_waits_for_its_next_attempt_does_not_count(engine: Opener, tmp
         await spool.settle(1000, later, ())
         await spool.release_slot(1000, batch, 0)
         assert await spool.backlog(599_999) == Backlog(0, 0)
-        assert await spool.backlog(601_000) == Backlog(20, 1000)
+        assert await spool.backlog(601_000) == Backlog(10, 1000)
 
     run(engine, tmp_path, scenario, OPEN)
 

@@ -30,6 +30,7 @@ from postroom_core import rpc
 from postroom_core.errors import Permanent, Unavailable
 
 SECONDS = 10.0
+OLDER = "delivery is older than this command and does not know what it asks for; upgrade delivery, or use the command of its version"
 # gRPC messages have a megabyte at most: some hundred octets a row.
 MOST_ROWS = 2000
 # Entries of the suppression list in one call: what the service takes.
@@ -288,7 +289,8 @@ def _mapped() -> Iterator[None]:
         yield
     except aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
-            raise Permanent(error.details() or "not found") from error
+            older = error.details() == "Method not found!"  # gRPC's own words, not those of a service
+            raise Permanent(OLDER if older else error.details() or "not found") from error
         raise Unavailable(f"Postroom does not answer ({error.code().name}); is postroom up running with this data folder?") from error
 
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, webhooks_pb2_grpc
+from postroom.v1 import analytics_pb2_grpc, queue_pb2_grpc, reputation_pb2_grpc, webhooks_pb2_grpc
 from postroom_cli import clusterpage
 from postroom_cli.clusterpage import Settings
 from postroom_core import http, rpc
@@ -20,6 +20,8 @@ from postroom_core.errors import Permanent
 from postroom_delivery import https
 from postroom_delivery.analytics_servicer import AnalyticsServicer
 from postroom_delivery.pools import Pools
+from postroom_delivery.reputation_keeper import Curbs
+from postroom_delivery.reputation_servicer import ReputationServicer
 from postroom_delivery.resolver import Resolver
 from postroom_delivery.servicer import QueueServicer
 from postroom_delivery.signing import Signing
@@ -95,6 +97,7 @@ async def cluster(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> As
             signing = Signing(None, "mta.example", clock, spool.body)
             queue_pb2_grpc.add_QueueServicer_to_server(QueueServicer(spool, pools, clock, "mta.example", signing), server)
             analytics_pb2_grpc.add_AnalyticsServicer_to_server(AnalyticsServicer(spool), server)
+            reputation_pb2_grpc.add_ReputationServicer_to_server(ReputationServicer(Curbs(spool, pools, clock), clock), server)
             nobody = https.Https(Resolver(()), lambda _: False, https.context(""))
             webhooks_pb2_grpc.add_WebhooksServicer_to_server(WebhooksServicer(spool, Webhooks(spool, nobody, clock), clock), server)
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from postroom.v1 import queue_pb2
+from postroom.v1 import queue_pb2, reputation_pb2, webhooks_pb2
 from postroom_core import rpc
 
 from integration.core.test_mtls import Platform, free_port
@@ -41,6 +41,22 @@ async def stats(_: queue_pb2.StatsRequest, __: Any) -> queue_pb2.StatsResponse:
     return queue_pb2.StatsResponse(recipients={"scheduled": 7}, due=3)
 
 
+async def no_webhooks(_: webhooks_pb2.WebhooksRequest, __: Any) -> webhooks_pb2.WebhooksResponse:
+    return webhooks_pb2.WebhooksResponse()
+
+
+async def no_curbs(_: reputation_pb2.ReputationRequest, __: Any) -> reputation_pb2.ReputationResponse:
+    return reputation_pb2.ReputationResponse()
+
+
+# What `stats` asks: service, method, answer, request.
+ASKED: list[tuple[str, str, Any, Any]] = [
+    ("Queue", "Stats", stats, queue_pb2.StatsRequest),
+    ("Webhooks", "List", no_webhooks, webhooks_pb2.WebhooksRequest),
+    ("Reputation", "List", no_curbs, reputation_pb2.ReputationRequest),
+]
+
+
 class Cluster:
     """What the stub of kubectl answers."""
 
@@ -63,10 +79,11 @@ class Cluster:
 def cluster(tmp_path: pathlib.Path) -> Iterator[Cluster]:
     platform, port, started, stop = Platform(tmp_path), free_port(), threading.Event(), asyncio.Event()
     delivery, cli = platform.folder("delivery"), platform.folder("cli")
-    handler = grpc.unary_unary_rpc_method_handler(stats, queue_pb2.StatsRequest.FromString, queue_pb2.StatsResponse.SerializeToString)
 
     def register(server: rpc.Server) -> None:
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("postroom.v1.Queue", {"Stats": handler})])
+        for service, method, answer, request in ASKED:
+            handler: Any = grpc.unary_unary_rpc_method_handler(answer, request.FromString, lambda message: message.SerializeToString())
+            server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(f"postroom.v1.{service}", {method: handler})])
 
     async def serve() -> None:
         async with rpc.serve(f"127.0.0.1:{port}", register, grace_seconds=0, tls=delivery):
@@ -127,3 +144,8 @@ def test_dns_shows_the_records_of_the_status_and_says_no_while_one_is_missing(cl
     cluster.answer("maildomains.mail.postroom.dev", domain)
     assert cluster.postroom("dns", "d.example", "--json").returncode == 1
     assert cluster.postroom("dns", "other.example").returncode == 2
+
+
+def test_a_delivery_that_is_older_than_the_command_is_named(cluster: Cluster) -> None:
+    done = cluster.postroom("queue", "ls")
+    assert (done.returncode, "delivery is older than this command" in done.stderr) == (2, True)
