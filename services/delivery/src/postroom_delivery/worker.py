@@ -99,23 +99,13 @@ class Worker:
         finally:
             if self._session is not None:
                 await self._session.quit()  # before the slot is given back, or the next connection would be one too many
-            await self._when_back(scheduler, functools.partial(self._parts.spool.release_slot, now, self._first, blocked_until))
+            # A process that ends gives everything back by ending.
+            await self._insist(functools.partial(self._parts.spool.release_slot, now, self._first, blocked_until), lambda: scheduler.draining)
             if unfinished is not None:
                 claims = [claim for message in unfinished.messages for claim in message.claims]
                 # Not at once: what made this worker fail may make the next one fail, too.
                 due_at = now + int(self._pool.retry.initial * 1000)
-                await self._when_back(scheduler, functools.partial(self._parts.spool.give_back, now, claims, due_at))
-
-    async def _when_back(self, scheduler: Scheduler, record: Callable[[], Awaitable[object]]) -> None:
-        """Commits as soon as the spool can be used; a process that ends gives everything back by ending."""
-        while True:
-            try:
-                await record()
-                return
-            except Unavailable:
-                if scheduler.draining:
-                    raise
-                await self._parts.clock.sleep(INSIST_SECONDS)
+                await self._insist(functools.partial(self._parts.spool.give_back, now, claims, due_at), lambda: scheduler.draining)
 
     async def _batch(self, batch: Batch, scheduler: Scheduler) -> None:
         self._pool = self._parts.pools.get(batch.key.pool)
@@ -248,26 +238,27 @@ class Worker:
         self._commit = asyncio.create_task(self._record(message, verdict, record, now))
 
     async def _record(self, message: ClaimedMessage, verdict: settle.Verdict, record: Callable[[], Awaitable[None]], now: int) -> None:
+        clock = self._parts.clock
+        lease_ends = clock.monotonic() + self._parts.spool.lease_ms / 1000  # what is not recorded by then becomes a second copy
         try:
-            await self._insist(record)
+            await self._insist(record, lambda: clock.monotonic() >= lease_ends)
         except LostLease:
             LOST_LEASES.inc()
             log.warning("lease lost before the result was recorded; another worker has the message", message_id=message.id)
             return
         self._tell(message, verdict, now)
 
-    async def _insist(self, record: Callable[[], Awaitable[None]]) -> None:
-        """Commits, as long as the lease lasts even while the spool is away: a result that is not recorded becomes a second copy."""
-        spool, clock = self._parts.spool, self._parts.clock
-        until = clock.monotonic() + spool.lease_ms / 1000
+    async def _insist(self, record: Callable[[], Awaitable[object]], in_vain: Callable[[], bool]) -> None:
+        """Commits, however long the spool is away, until trying is `in_vain`. Raises Unavailable then."""
         while True:
             try:
-                return await record()
+                await record()
+                return
             except Unavailable as error:
-                if clock.monotonic() >= until:
+                if in_vain():
                     raise
                 log.warning("spool unavailable, a result waits to be recorded", reason=str(error))
-                await clock.sleep(INSIST_SECONDS)
+                await self._parts.clock.sleep(INSIST_SECONDS)
 
     async def _committed(self) -> None:
         """Waits for the commit of the last result, which no cancellation cuts. Raises Unavailable."""

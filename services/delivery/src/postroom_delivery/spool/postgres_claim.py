@@ -19,11 +19,10 @@ from postroom_delivery.spool.model import Batch, Claim, ClaimedMessage, EventDet
 from postroom_delivery.spool.postgres_link import Transaction
 from postroom_delivery.spool.rows import claimed_message
 from postroom_delivery.spool.sqlite_accept import NEVER
-from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_MESSAGES, BATCH_RECIPIENTS, INLINE_BODY, POOL_FULL_MS
+from postroom_delivery.spool.sqlite_claim import BATCH_BYTES, BATCH_MESSAGES, BATCH_RECIPIENTS, IN_DOUBT, INLINE_BODY, POOL_FULL_MS
 
 # What other processes have locked is due but not ours: look again after this long instead of at once.
 BUSY_MS = 50
-IN_DOUBT = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
 
 
 @dataclass

@@ -22,6 +22,7 @@ INLINE_BODY = 64 * 1024
 BATCH_BYTES = 512 * 1024
 # Messages in one batch. A connection carries more by asking again; only then the next tenant has its turn, and a worker is one of two hundred.
 BATCH_MESSAGES = 10
+IN_DOUBT = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
 # RFC 5321 section 4.5.3.1.8: every server takes 100 recipients in one transaction.
 BATCH_RECIPIENTS = 100
 # How soon a destination is looked at again that found no connection left in its pool.
@@ -201,8 +202,7 @@ def _take_back(connection: sqlite3.Connection, now: int, rows: Sequence[Any], du
         connection.execute(SQL["take_back"], (due_at, number))
         wake(connection, pool, destination, tenant, due_at)
         if in_doubt:
-            text = "The attempt ended after the final dot and before the reply was recorded; the peer may have the message already"
-            insert_event(connection, now, message, address, attempts + 1, EventDetail("ambiguous", text=text, classification="network"))
+            insert_event(connection, now, message, address, attempts + 1, EventDetail("ambiguous", text=IN_DOUBT, classification="network"))
 
 
 def recover(connection: sqlite3.Connection, now: int, ended_before: int) -> int:
